@@ -1,0 +1,100 @@
+"""Transaction receipts, event logs and their bloom filter (yellow paper 4.3.1; typed receipts: EIP-2718)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from merkle import rlp
+from merkle.keccak import keccak256
+from node.chain.errors import InvalidBlock
+
+BLOOM_BYTES = 256
+EMPTY_BLOOM = bytes(BLOOM_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class EventLog:
+    """What a contract emitted: its 20-byte address, up to four 32-byte topics, and ABI-encoded data."""
+
+    address: bytes
+    topics: tuple[bytes, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The outcome of one transaction. `cumulative_gas_used` counts the block up to and with this transaction."""
+
+    type: int
+    succeeded: bool
+    cumulative_gas_used: int
+    event_logs: tuple[EventLog, ...] = ()
+    bloom: bytes = field(default=EMPTY_BLOOM, repr=False)
+
+    def encoded(self) -> bytes:
+        """The consensus encoding: RLP, behind the type byte where the type is not 0."""
+        logs: list[rlp.Item] = [[log.address, list(log.topics), log.data] for log in self.event_logs]
+        status = rlp.encode_int(int(self.succeeded))
+        body = rlp.encode([status, rlp.encode_int(self.cumulative_gas_used), self.bloom, logs])
+        return body if self.type == 0 else bytes((self.type,)) + body
+
+
+def make_receipt(type_: int, succeeded: bool, cumulative_gas_used: int, event_logs: Sequence[EventLog]) -> Receipt:
+    """A receipt with its bloom computed."""
+    bloom = logs_bloom(event_logs) if event_logs else EMPTY_BLOOM
+    return Receipt(type_, succeeded, cumulative_gas_used, tuple(event_logs), bloom)
+
+
+def decode_receipt(data: bytes) -> Receipt:
+    """The receipt of its consensus encoding. Raises InvalidBlock when malformed or when the bloom does not fit."""
+    try:
+        kind = data[0] if data and data[0] < 0x80 else 0
+        fields = rlp.decode(data[1:] if kind else data)
+        if not isinstance(fields, list) or len(fields) != 4 or not isinstance(fields[3], list):
+            raise rlp.RlpError("a receipt is [status, gas, bloom, logs]")
+        status, gas, bloom, logs = fields
+        event_logs = [_log(log) for log in logs]
+        succeeded = bool(rlp.decode_int(status, bits_max=8))
+        receipt = make_receipt(kind, succeeded, rlp.decode_int(gas, bits_max=64), event_logs)
+        if receipt.bloom != bloom or receipt.encoded() != data:
+            raise rlp.RlpError("a receipt's bloom or encoding is not canonical")
+    except rlp.RlpError as error:
+        raise InvalidBlock(str(error)) from None
+    return receipt
+
+
+def _log(item: rlp.Decoded) -> EventLog:
+    if not isinstance(item, list) or len(item) != 3:
+        raise rlp.RlpError("an event log is [address, topics, data]")
+    address, topics, data = item
+    if not isinstance(address, bytes) or not isinstance(data, bytes) or not isinstance(topics, list):
+        raise rlp.RlpError("an event log is [address bytes, topics list, data bytes]")
+    if len(address) != 20 or not all(isinstance(topic, bytes) and len(topic) == 32 for topic in topics):
+        raise rlp.RlpError("an event log has an address of 20 bytes and topics of 32")
+    return EventLog(address, tuple(topic for topic in topics if isinstance(topic, bytes)), data)
+
+
+def logs_bloom(event_logs: Iterable[EventLog]) -> bytes:
+    """The 2,048-bit bloom over addresses and topics."""
+    bits = 0
+    for log in event_logs:
+        for entry in (log.address, *log.topics):
+            bits |= bloom_bits(entry)
+    return bits.to_bytes(BLOOM_BYTES, "big")
+
+
+def bloom_bits(entry: bytes) -> int:
+    """The three bits that `entry` sets, as an integer mask."""
+    digest = keccak256(entry)
+    mask = 0
+    for offset in (0, 2, 4):
+        mask |= 1 << (int.from_bytes(digest[offset : offset + 2], "big") & 2047)
+    return mask
+
+
+def merge_blooms(blooms: Iterable[bytes]) -> bytes:
+    """The union of several blooms: a block's from its receipts'."""
+    bits = 0
+    for bloom in blooms:
+        if bloom is not EMPTY_BLOOM:
+            bits |= int.from_bytes(bloom, "big")
+    return bits.to_bytes(BLOOM_BYTES, "big")

@@ -1,0 +1,189 @@
+"""Ethereum transactions: legacy with EIP-155, EIP-2930 (type 1) and EIP-1559 (type 2), decoded and encoded strictly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from merkle import rlp
+from merkle.keccak import keccak256
+from node.chain.errors import InvalidSignature, InvalidTransaction
+from node.chain.signing import SigningKey, recover
+
+AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]
+
+TRANSACTION_BYTES_MAX = 1 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Transaction:
+    """One signed transaction. Treat it as immutable: `raw` and `hash` are those of the signed bytes.
+
+    `max_fee_per_gas` and `max_priority_fee_per_gas` both hold the gas price of types 0 and 1 (wei per gas).
+    `to` is 20 bytes, or empty for a contract creation (which this chain refuses later, by name).
+    `signature` is r ‖ s ‖ y parity. `chain_id` is never None: transactions without EIP-155 are refused.
+    """
+
+    type: int
+    chain_id: int
+    nonce: int
+    max_priority_fee_per_gas: int
+    max_fee_per_gas: int
+    gas_limit: int
+    to: bytes
+    value: int
+    data: bytes
+    access_list: AccessList
+    signature: bytes
+    signing_hash: bytes = field(repr=False)
+    raw: bytes = field(repr=False)
+    hash: bytes
+    _sender: bytes | None = field(default=None, repr=False)
+
+    @property
+    def sender(self) -> bytes:
+        """The signer's address, recovered at the first use and kept. Raises InvalidTransaction("invalid sender")."""
+        if self._sender is None:
+            try:
+                self._sender = recover(self.signing_hash, self.signature)
+            except InvalidSignature as error:
+                raise InvalidTransaction("invalid sender", str(error)) from None
+        return self._sender
+
+    def effective_tip(self, base_fee: int) -> int:
+        """Wei per gas that go to the proposer at this base fee (EIP-1559)."""
+        return min(self.max_priority_fee_per_gas, self.max_fee_per_gas - base_fee)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Transaction) and other.hash == self.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+
+def decode_transaction(raw: bytes) -> Transaction:
+    """Decode the bytes that `eth_sendRawTransaction` takes. The signature is not checked before `sender` is read.
+
+    Raises InvalidTransaction when the bytes are not the one canonical encoding of a supported transaction.
+    """
+    if len(raw) > TRANSACTION_BYTES_MAX:
+        raise InvalidTransaction("oversized data", f"transaction of {len(raw)} bytes, at most {TRANSACTION_BYTES_MAX}")
+    if not raw:
+        raise InvalidTransaction("typed transaction too short", "the transaction is empty")
+    try:
+        if raw[0] >= 0xC0:
+            return _decode_legacy(raw)
+        if raw[0] in (1, 2):
+            return _decode_typed(raw)
+    except rlp.RlpError as error:
+        raise InvalidTransaction("rlp", str(error)) from None
+    raise InvalidTransaction("transaction type not supported", f"type {raw[0]}; types 0, 1 and 2 are")
+
+
+def _items(raw: bytes, count: int) -> list[rlp.Decoded]:
+    items = rlp.decode(raw)
+    if not isinstance(items, list) or len(items) != count:
+        raise rlp.RlpError(f"expected a list of {count} fields")
+    return items
+
+
+def _bytes(item: rlp.Decoded, name: str, lengths: tuple[int, ...] = ()) -> bytes:
+    if not isinstance(item, bytes) or (lengths and len(item) not in lengths):
+        raise rlp.RlpError(f"field '{name}' has the wrong length or is a list")
+    return item
+
+
+def _signature(parity: int, r: rlp.Decoded, s: rlp.Decoded) -> bytes:
+    return rlp.decode_int(r).to_bytes(32, "big") + rlp.decode_int(s).to_bytes(32, "big") + bytes((parity,))
+
+
+def _decode_legacy(raw: bytes) -> Transaction:
+    items = _items(raw, 9)
+    v = rlp.decode_int(items[6], bits_max=64)
+    if v in (27, 28):
+        raise InvalidTransaction(
+            "only replay-protected (EIP-155) transactions allowed over RPC", "sign with the chain id"
+        )
+    if v < 35:
+        raise InvalidTransaction("invalid sender", f"v is {v}, and EIP-155 has 35 + 2 × chain id + parity")
+    chain_id, parity = divmod(v - 35, 2)
+    price = rlp.decode_int(items[1])
+    # What was signed is the first six fields, then chain id, 0, 0 (EIP-155).
+    unsigned = [cast(bytes, item) for item in items[:6]] + [rlp.encode_int(chain_id), b"", b""]
+    return Transaction(
+        type=0,
+        chain_id=chain_id,
+        nonce=rlp.decode_int(items[0], bits_max=64),
+        max_priority_fee_per_gas=price,
+        max_fee_per_gas=price,
+        gas_limit=rlp.decode_int(items[2], bits_max=64),
+        to=_bytes(items[3], "to", (0, 20)),
+        value=rlp.decode_int(items[4]),
+        data=_bytes(items[5], "data"),
+        access_list=(),
+        signature=_signature(parity, items[7], items[8]),
+        signing_hash=keccak256(rlp.encode(unsigned)),
+        raw=raw,
+        hash=keccak256(raw),
+    )
+
+
+def _decode_typed(raw: bytes) -> Transaction:
+    kind = raw[0]
+    items = _items(raw[1:], 11 if kind == 1 else 12)
+    fees = items[2 : 2 + kind]  # one price in type 1; priority fee and fee cap in type 2
+    gas, to, value, data, access_list, parity, r, s = items[2 + kind :]
+    y_parity = rlp.decode_int(parity)
+    if y_parity > 1:
+        raise InvalidTransaction("invalid sender", f"y parity is 0 or 1, not {y_parity}")
+    return Transaction(
+        type=kind,
+        chain_id=rlp.decode_int(items[0], bits_max=64),
+        nonce=rlp.decode_int(items[1], bits_max=64),
+        max_priority_fee_per_gas=rlp.decode_int(fees[0]),
+        max_fee_per_gas=rlp.decode_int(fees[-1]),
+        gas_limit=rlp.decode_int(gas, bits_max=64),
+        to=_bytes(to, "to", (0, 20)),
+        value=rlp.decode_int(value),
+        data=_bytes(data, "data"),
+        access_list=_access_list(access_list),
+        signature=_signature(y_parity, r, s),
+        signing_hash=keccak256(raw[:1] + rlp.encode(items[:-3])),
+        raw=raw,
+        hash=keccak256(raw),
+    )
+
+
+def _access_list(item: rlp.Decoded) -> AccessList:
+    if not isinstance(item, list):
+        raise rlp.RlpError("field 'accessList' is not a list")
+    entries = []
+    for entry in item:
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], list):
+            raise rlp.RlpError("an entry of 'accessList' is not [address, [slots]]")
+        slots = tuple(_bytes(slot, "storageKeys", (32,)) for slot in entry[1])
+        entries.append((_bytes(entry[0], "address", (20,)), slots))
+    return tuple(entries)
+
+
+def sign_transaction(
+    key: SigningKey,
+    *,
+    chain_id: int,
+    nonce: int,
+    to: bytes,
+    gas_limit: int,
+    data: bytes = b"",
+    value: int = 0,
+    max_fee_per_gas: int = 0,
+    max_priority_fee_per_gas: int = 0,
+    access_list: Sequence[tuple[bytes, Sequence[bytes]]] = (),
+) -> Transaction:
+    """Make and sign an EIP-1559 transaction. Amounts are in wei; `to` has 20 bytes."""
+    numbers = (chain_id, nonce, max_priority_fee_per_gas, max_fee_per_gas, gas_limit)
+    accesses: list[rlp.Item] = [[address, list(slots)] for address, slots in access_list]
+    fields: list[rlp.Item] = [*map(rlp.encode_int, numbers), to, rlp.encode_int(value), data, accesses]
+    signature = key.sign(keccak256(b"\x02" + rlp.encode(fields)))
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
+    transaction = decode_transaction(b"\x02" + rlp.encode([*fields, *map(rlp.encode_int, (signature[64], r, s))]))
+    transaction._sender = key.address
+    return transaction
