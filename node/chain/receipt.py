@@ -49,9 +49,11 @@ def decode_receipt(data: bytes) -> Receipt:
     try:
         kind = data[0] if data and data[0] < 0x80 else 0
         fields = rlp.decode(data[1:] if kind else data)
-        if not isinstance(fields, list) or len(fields) != 4 or not isinstance(fields[3], list):
+        if not isinstance(fields, list) or len(fields) != 4:
             raise rlp.RlpError("a receipt is [status, gas, bloom, logs]")
         status, gas, bloom, logs = fields
+        if not isinstance(logs, list):
+            raise rlp.RlpError("a receipt's logs are a list")
         event_logs = [_log(log) for log in logs]
         succeeded = bool(rlp.decode_int(status, bits_max=8))
         receipt = make_receipt(kind, succeeded, rlp.decode_int(gas, bits_max=64), event_logs)
