@@ -21,6 +21,8 @@ class Kind(IntEnum):
     TRANSACTIONS = 32
     GET_BLOCKS = 33
     BLOCKS = 34
+    TRANSACTION_HASHES = 35
+    GET_TRANSACTIONS = 36
 
 
 OWN_KINDS = frozenset({Kind.HELLO, Kind.PING, Kind.PONG})
@@ -43,5 +45,7 @@ def payload_bytes_max(block_bytes_max: int) -> Mapping[Kind, int]:
             Kind.TRANSACTIONS: block,
             Kind.GET_BLOCKS: 4 * KIBIBYTE,
             Kind.BLOCKS: block,
+            Kind.TRANSACTION_HASHES: 256 * KIBIBYTE,
+            Kind.GET_TRANSACTIONS: 256 * KIBIBYTE,
         }
     )
