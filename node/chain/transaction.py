@@ -49,6 +49,15 @@ class Transaction:
                 raise InvalidTransaction("invalid sender", str(error)) from None
         return self._sender
 
+    def remember_sender(self, address: bytes) -> None:
+        """Take `address` (20 bytes) as recovered already: by the one who signed, or before this was stored as final."""
+        self._sender = address
+
+    @property
+    def is_sender_known(self) -> bool:
+        """Whether `sender` costs nothing any more."""
+        return self._sender is not None
+
     def effective_tip(self, base_fee: int) -> int:
         """Wei per gas that go to the proposer at this base fee (EIP-1559)."""
         return min(self.max_priority_fee_per_gas, self.max_fee_per_gas - base_fee)
@@ -185,5 +194,5 @@ def sign_transaction(
     signature = key.sign(keccak256(b"\x02" + rlp.encode(fields)))
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
     transaction = decode_transaction(b"\x02" + rlp.encode([*fields, *map(rlp.encode_int, (signature[64], r, s))]))
-    transaction._sender = key.address
+    transaction.remember_sender(key.address)
     return transaction

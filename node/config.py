@@ -1,0 +1,128 @@
+"""A node's configuration: TOML, checked by pydantic, every key overridable by an environment variable.
+
+`PSEPHOS_NODE_RPC__BIND=0.0.0.0:8545` stands for `bind` in the table `[rpc]`. Paths are relative to the file's folder.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class ConfigError(RuntimeError):
+    """The configuration cannot be used; the message names the file, the key, the value and what was expected."""
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Split "host:port" ("[::1]:80" for IPv6). Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise ValueError(f"expected HOST:PORT, for instance 127.0.0.1:8001, not '{text}'")
+    return host.strip("[]"), int(port)
+
+
+def _endpoint(text: str) -> str:
+    parse_endpoint(text)
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class P2PConfig(_Table):
+    """`[p2p]`: how this node and its peers reach one another."""
+
+    bind: Endpoint = Field(default="127.0.0.1:30303", description="Where to listen for peers.")
+    advertise: Endpoint | None = Field(
+        default=None, description="The endpoint peers should dial, when it is not `bind`; host names are allowed."
+    )
+    bootnodes: list[str] = Field(default_factory=list, description="URLs of bootnodes, for instance http://host:30300.")
+    peers_file: Path = Field(default=Path("peers.json"), description="Where found peers are remembered.")
+
+
+class RpcConfig(_Table):
+    """`[rpc]`: the JSON-RPC server, which also answers GET /health and GET /ready."""
+
+    bind: Endpoint = Field(default="127.0.0.1:8001", description="Where to listen for JSON-RPC over HTTP.")
+
+
+class ConsensusConfig(_Table):
+    """`[consensus]`: the pace of this node; none of it is part of a block's validity."""
+
+    block_interval_min_ms: int = Field(default=100, ge=1, description="Least time between blocks when work waits.")
+    block_interval_empty_s: float = Field(default=5, gt=0, description="Time between blocks when no work waits.")
+    round_timeout_ms: int = Field(default=1000, ge=50, description="How long round 0 may take; doubles up to 8 times.")
+    clock_drift_max_s: int = Field(
+        default=5, ge=1, description="How far in the future a fresh proposal's timestamp may lie."
+    )
+
+
+class MempoolConfig(_Table):
+    """`[mempool]`: what waits for a block."""
+
+    transactions_max: int = Field(default=50_000, ge=1, description="Most transactions held at once.")
+    bytes_max: int = Field(default=128 << 20, ge=1 << 20, description="Most bytes of transactions held at once.")
+
+
+class LogConfig(_Table):
+    """`[log]`: lines on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class NodeConfig(BaseSettings):
+    """One validator's or observer's configuration file."""
+
+    model_config = SettingsConfigDict(extra="forbid", env_prefix="PSEPHOS_NODE_", env_nested_delimiter="__")
+
+    name: str = Field(min_length=1, max_length=64, description="What logs and peers call this node.")
+    genesis: Path = Field(default=Path("genesis.json"), description="The network's genesis file.")
+    key: Path = Field(default=Path("node.key"), description="The node's private key: 0x-hex, mode 0600.")
+    guard: Path = Field(default=Path("guard"), description="The sign guard's file; keep it out of backups.")
+    data: Path = Field(default=Path("chain"), description="The LevelDB folder.")
+    sign: bool = Field(default=True, description="False: follow the chain and sign nothing (an observer).")
+    p2p: P2PConfig = Field(default_factory=P2PConfig)
+    rpc: RpcConfig = Field(default_factory=RpcConfig)
+    consensus: ConsensusConfig = Field(default_factory=ConsensusConfig)
+    mempool: MempoolConfig = Field(default_factory=MempoolConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment variables win over the file, whose values come in as keyword arguments."""
+        return env_settings, init_settings
+
+
+def load_config(path: Path) -> NodeConfig:
+    """Read and check the file; paths come back absolute. Raises ConfigError."""
+    try:
+        values = TomlConfigSettingsSource(NodeConfig, toml_file=path)() if path.is_file() else None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    if values is None:
+        raise ConfigError(f"there is no configuration file {path}; 'psephos init' writes one")
+    try:
+        config = NodeConfig(**values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'file'} = {problem.get('input')!r}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        ]
+        raise ConfigError(f"{path}: " + "; ".join(problems)) from None
+    folder = path.resolve().parent
+    for name in ("genesis", "key", "guard", "data"):
+        setattr(config, name, folder / getattr(config, name))
+    config.p2p.peers_file = folder / config.p2p.peers_file
+    return config

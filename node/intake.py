@@ -1,0 +1,74 @@
+"""The way of a transaction from raw bytes into the mempool: known ones cost a hash, signatures are checked once."""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from merkle.keccak import keccak256
+from node.chain.block import Header
+from node.chain.errors import InvalidTransaction
+from node.chain.mempool import Mempool
+from node.chain.state import State
+from node.chain.transaction import Transaction, decode_transaction
+from node.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+RecoverSenders = Callable[[Sequence[Transaction]], Awaitable[None]]
+
+
+class Intake:
+    """Decodes, checks and adds transactions.
+
+    Args:
+        recover_senders: makes every transaction's sender known where its signature is valid, and raises nothing.
+        on_added: told of each batch that entered the mempool, in order, and whether a client (not a peer) sent it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        mempool: Mempool,
+        recover_senders: RecoverSenders,
+        on_added: Callable[[list[Transaction], bool], None],
+    ) -> None:
+        self._ledger = ledger
+        self._mempool = mempool
+        self._recover_senders = recover_senders
+        self._on_added = on_added
+        self._state_header: Header | None = None
+        self._state: State = ledger.state()
+
+    def state(self) -> State:
+        """The accounts after the head; one object per head, since it remembers what it read."""
+        if self._state_header is not self._ledger.head:
+            self._state_header = self._ledger.head
+            self._state = self._ledger.state()
+        return self._state
+
+    async def submit(self, raws: Sequence[bytes], *, from_client: bool) -> list[bytes | InvalidTransaction]:
+        """Add raw transactions; for each, in order, its hash or why it was refused."""
+        outcomes: list[bytes | InvalidTransaction] = []
+        fresh: list[tuple[int, Transaction]] = []
+        for raw in raws:
+            try:
+                if keccak256(raw) in self._mempool:
+                    raise InvalidTransaction("already known")
+                transaction = decode_transaction(raw)
+            except InvalidTransaction as refusal:
+                outcomes.append(refusal)
+            else:
+                fresh.append((len(outcomes), transaction))
+                outcomes.append(transaction.hash)
+        await self._recover_senders([transaction for _, transaction in fresh])
+        added = []
+        state = self.state()
+        for position, transaction in fresh:
+            try:
+                self._mempool.add(transaction, state=state)
+            except InvalidTransaction as refusal:
+                outcomes[position] = refusal
+            else:
+                added.append(transaction)
+        if added:
+            self._on_added(added, from_client)
+        return outcomes

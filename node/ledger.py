@@ -1,0 +1,153 @@
+"""The chain as this node holds it: the final head, blocks built and executed on top of it, and what is read back."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from node.chain.block import Block, Header
+from node.chain.domain import Domain
+from node.chain.errors import LedgerError
+from node.chain.execution import Built, Executed, apply_block, build_block
+from node.chain.genesis import Genesis, build_genesis
+from node.chain.receipt import Receipt
+from node.chain.state import State
+from node.chain.transaction import Transaction
+from node.consensus.certificate import Certificate
+from node.store import Database, Store, block_writes
+
+EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
+RECENT_MAX = 64  # final blocks kept decoded, for those who follow the head
+
+
+class Ledger:
+    """Final blocks and the state after them. Nothing here is shown before it is durable.
+
+    Args:
+        database: where the blocks lie; block 0 is written when it is empty.
+        genesis: the network's parameters.
+
+    Raises:
+        LedgerError: the database belongs to another network, or lacks what it must hold.
+    """
+
+    def __init__(self, database: Database, genesis: Genesis) -> None:
+        self.genesis = genesis
+        self._store = Store(database)
+        self._recent: OrderedDict[int, tuple[Block, tuple[Receipt, ...]]] = OrderedDict()
+        self._executed: OrderedDict[bytes, Executed] = OrderedDict()
+        first = build_genesis(genesis)
+        self.domain = Domain(genesis.chain_id, first.block.hash)
+        found = self._store.genesis_hash()
+        if found is None:
+            database.write(block_writes(first, None, validators_changed=True))
+        elif found != first.block.hash:
+            raise LedgerError(
+                f"the database belongs to another network: it begins with block 0x{found.hex()}, "
+                f"and the genesis file with 0x{first.block.hash.hex()}"
+            )
+        head = self.header(self._store.head_height())
+        if head is None:
+            raise LedgerError("the database lacks the block that it names as its head")
+        self.head: Header = head
+        self.next_validators = self._store.validators(head.number + 1)
+        self.get = database.get
+
+    # -- growing -------------------------------------------------------------------------------------------------
+
+    def build(self, transactions: Iterable[Transaction], *, miner: bytes, timestamp: int) -> Built:
+        """A block of these transactions on the head; what cannot be included is in the answer's `dropped`."""
+        built = build_block(
+            self,
+            self.head,
+            transactions,
+            miner=miner,
+            timestamp=timestamp,
+            genesis=self.genesis,
+            domain=self.domain,
+        )
+        self._remember(built.executed)
+        return built
+
+    def execute(self, block: Block) -> Executed:
+        """Check the block against the head and execute it, once. Raises InvalidBlock, or what its transactions raise."""
+        executed = self._executed.get(block.hash)
+        if executed is None:
+            executed = apply_block(
+                self,
+                self.head,
+                block,
+                genesis=self.genesis,
+                domain=self.domain,
+                validators=self.next_validators,
+            )
+            self._remember(executed)
+        return executed
+
+    def writes_of(self, executed: Executed, certificate: Certificate) -> dict[bytes, bytes]:
+        """The one batch that makes this block final; call `advance` once it is synced."""
+        changed = executed.next_validators != self.next_validators
+        return block_writes(executed, certificate, validators_changed=changed)
+
+    def advance(self, executed: Executed) -> None:
+        """The block's batch is on disk: it is the head now."""
+        block = executed.block
+        if block.header.parent_hash != self.head.hash:
+            raise LedgerError(f"block {block.number} does not follow the head {self.head.number}")
+        self.head = block.header
+        self.next_validators = executed.next_validators
+        self._executed.clear()
+        self._keep_recent(block, executed.receipts)
+
+    def _remember(self, executed: Executed) -> None:
+        self._executed[executed.block.hash] = executed
+        if len(self._executed) > EXECUTED_MAX:
+            self._executed.popitem(last=False)
+
+    def _keep_recent(self, block: Block, receipts: tuple[Receipt, ...]) -> None:
+        self._recent[block.number] = (block, receipts)
+        if len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def state(self, header: Header | None = None) -> State:
+        """The accounts after `header`, or after the head. Changing it changes nothing but itself."""
+        return State(self, (header or self.head).state_root)
+
+    def header(self, height: int) -> Header | None:
+        """The final header at `height`."""
+        recent = self._recent.get(height)
+        return recent[0].header if recent else self._store.header(height)
+
+    def block(self, height: int) -> Block | None:
+        """The final block at `height`."""
+        recent = self._recent.get(height)
+        return recent[0] if recent else self._store.block(height)
+
+    def receipts(self, height: int) -> tuple[Receipt, ...] | None:
+        """The receipts of the final block at `height`."""
+        recent = self._recent.get(height)
+        return recent[1] if recent else self._store.receipts(height)
+
+    def encoded_block(self, height: int) -> tuple[bytes, list[bytes]] | None:
+        """The final block at `height` as header RLP and raw transactions."""
+        return self._store.encoded_block(height)
+
+    def encoded_receipts(self, height: int) -> list[bytes] | None:
+        """The consensus encodings of that block's receipts."""
+        return self._store.encoded_receipts(height)
+
+    def certificate(self, height: int) -> Certificate | None:
+        """The certificate of the final block at `height`; block 0 has none."""
+        return self._store.certificate(height)
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """The height of the final block with this hash."""
+        return self._store.height_of(block_hash)
+
+    def locate(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        """(height, index) of a final transaction."""
+        return self._store.locate(transaction_hash)
+
+    def validators(self, height: int) -> tuple[bytes, ...]:
+        """The sorted set that decides `height`."""
+        return self.next_validators if height > self.head.number else self._store.validators(height)

@@ -1,0 +1,60 @@
+"""The LevelDB database of a node: the one place in it that imports plyvel."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import plyvel
+
+WRITE_BUFFER_BYTES = 16 << 20
+CACHE_BYTES = 32 << 20
+BLOOM_BITS_PER_KEY = 10
+
+
+class DatabaseError(RuntimeError):
+    """The database cannot be opened or written; the message says what to do."""
+
+
+class LevelDB:
+    """Bytes to bytes, in key order. A batch is all there after a crash, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create. Raises DatabaseError when another process holds it, or when it is damaged."""
+        try:
+            self._db = plyvel.DB(
+                str(path),
+                create_if_missing=True,
+                paranoid_checks=True,
+                write_buffer_size=WRITE_BUFFER_BYTES,
+                lru_cache_size=CACHE_BYTES,
+                bloom_filter_bits=BLOOM_BITS_PER_KEY,
+            )
+        except plyvel.CorruptionError as error:
+            raise DatabaseError(
+                f"the database {path} is damaged ({error}); move it away and start again: "
+                "the node fetches the chain from its peers"
+            ) from None
+        except plyvel.IOError as error:
+            if "lock" in str(error).lower():
+                raise DatabaseError(f"another process uses the database {path}; stop it first") from None
+            raise DatabaseError(f"cannot open the database {path}: {error}") from None
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of `key`. What comes from disk is checked against its checksum."""
+        value: bytes | None = self._db.get(key, verify_checksums=True)
+        return value
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None:
+        """Write all of `puts` in one batch that is synced to disk before this returns."""
+        with self._db.write_batch(sync=True) as batch:
+            put = batch.put
+            for key, value in puts.items():
+                put(key, value)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs with start ≤ key < stop, in key order or against it, checksums verified."""
+        with self._db.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as pairs:
+            yield from pairs
+
+    def close(self) -> None:
+        """Release the lock. Using the database afterwards raises."""
+        self._db.close()

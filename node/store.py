@@ -1,0 +1,134 @@
+"""How final blocks lie in the database: one synced batch a block, from which a restart reads where it was."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import msgpack
+
+from node.chain.block import Block, Header, decode_header
+from node.chain.errors import LedgerError
+from node.chain.execution import Executed
+from node.chain.receipt import Receipt, decode_receipt
+from node.chain.transaction import decode_transaction
+from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
+
+_HEAD = b"mhead"
+_GENESIS = b"mgenesis"
+
+
+class Database(Protocol):
+    """What the store needs of a key-value database."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None: ...
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]: ...
+
+
+def _at(prefix: bytes, height: int) -> bytes:
+    return prefix + height.to_bytes(8, "big")
+
+
+def _unpack(data: bytes) -> Any:
+    return msgpack.unpackb(data, use_list=True, raw=False)
+
+
+def block_writes(executed: Executed, certificate: Certificate | None, *, validators_changed: bool) -> dict[bytes, bytes]:
+    """Everything one final block adds to the database, the state's own writes among it; the head comes last.
+
+    `certificate` is None for block 0 alone. `validators_changed`: the next height has another set than this one.
+    """
+    block = executed.block
+    height = block.number
+    senders = b"".join(transaction.sender for transaction in block.transactions)
+    raws = [transaction.raw for transaction in block.transactions]
+    writes = dict(executed.writes)
+    writes[_at(b"b", height)] = msgpack.packb([block.header.encoded, raws, senders])
+    writes[_at(b"r", height)] = msgpack.packb([receipt.encoded() for receipt in executed.receipts])
+    writes[b"h" + block.hash] = height.to_bytes(8, "big")
+    if certificate is None:
+        writes[_GENESIS] = block.hash
+    else:
+        writes[_at(b"c", height)] = msgpack.packb(pack_certificate(certificate))
+    for index, transaction in enumerate(block.transactions):
+        writes[b"t" + transaction.hash] = height.to_bytes(8, "big") + index.to_bytes(4, "big")
+    if validators_changed:
+        writes[_at(b"v", height + 1)] = b"".join(executed.next_validators)
+    writes[_HEAD] = height.to_bytes(8, "big")
+    return writes
+
+
+class Store:
+    """Reads final blocks back. Heights are ints; hashes are 32 bytes; what is not there is None."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def genesis_hash(self) -> bytes | None:
+        """The hash of the block 0 that this database was begun with."""
+        return self.database.get(_GENESIS)
+
+    def head_height(self) -> int:
+        """The height of the last final block. Raises LedgerError when the database has none."""
+        value = self.database.get(_HEAD)
+        if value is None:
+            raise LedgerError("the database has no head")
+        return int.from_bytes(value, "big")
+
+    def header(self, height: int) -> Header | None:
+        """The header at `height`."""
+        value = self.database.get(_at(b"b", height))
+        return None if value is None else decode_header(_unpack(value)[0])
+
+    def block(self, height: int) -> Block | None:
+        """The block at `height`, its senders as they were verified before it became final."""
+        value = self.database.get(_at(b"b", height))
+        if value is None:
+            return None
+        header, raws, senders = _unpack(value)
+        transactions = []
+        for index, raw in enumerate(raws):
+            transaction = decode_transaction(raw)
+            transaction.remember_sender(senders[20 * index : 20 * index + 20])
+            transactions.append(transaction)
+        return Block(decode_header(header), tuple(transactions))
+
+    def receipts(self, height: int) -> tuple[Receipt, ...] | None:
+        """The receipts of the block at `height`, in the order of its transactions."""
+        encoded = self.encoded_receipts(height)
+        return None if encoded is None else tuple(map(decode_receipt, encoded))
+
+    def encoded_block(self, height: int) -> tuple[bytes, list[bytes]] | None:
+        """The block at `height` as header RLP and raw transactions."""
+        value = self.database.get(_at(b"b", height))
+        if value is None:
+            return None
+        header, raws, _ = _unpack(value)
+        return header, raws
+
+    def encoded_receipts(self, height: int) -> list[bytes] | None:
+        """The consensus encodings of the receipts of the block at `height`."""
+        value = self.database.get(_at(b"r", height))
+        return None if value is None else list(_unpack(value))
+
+    def certificate(self, height: int) -> Certificate | None:
+        """The certificate of the block at `height`; block 0 has none."""
+        value = self.database.get(_at(b"c", height))
+        return None if value is None else unpack_certificate(_unpack(value))
+
+    def height_of(self, block_hash: bytes) -> int | None:
+        """The height of the final block with this hash."""
+        value = self.database.get(b"h" + block_hash)
+        return None if value is None else int.from_bytes(value, "big")
+
+    def locate(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        """(height, index) of a final transaction."""
+        value = self.database.get(b"t" + transaction_hash)
+        return None if value is None else (int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
+
+    def validators(self, height: int) -> tuple[bytes, ...]:
+        """The sorted set that decides `height` (1 and up): the last one that was written at or below it."""
+        for _, value in self.database.scan(_at(b"v", 0), _at(b"v", max(height, 1) + 1), reverse=True):
+            return tuple(value[start : start + 20] for start in range(0, len(value), 20))
+        raise LedgerError(f"the database knows no validators for height {height}")
