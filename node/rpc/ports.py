@@ -78,8 +78,16 @@ class Chain(Protocol):
 
     def header(self, height: int) -> Header | None: ...
     def height_of(self, block_hash: bytes) -> int | None: ...
-    def block(self, height: int) -> Block | None: ...
+    def block(self, height: int) -> Block | None:
+        """The block, with every sender known, so that showing one costs no signature."""
+
     def receipts(self, height: int) -> tuple[Receipt, ...] | None: ...
+    def encoded_block(self, height: int) -> tuple[bytes, list[bytes]] | None:
+        """The block as header RLP and raw transactions."""
+
+    def encoded_receipts(self, height: int) -> list[bytes] | None:
+        """The consensus encodings of the block's receipts."""
+
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of a height above 0; genesis has none."""
 
@@ -114,7 +122,7 @@ class NodePort(Protocol):
     def mempool(self) -> Mempool: ...
 
     async def submit(self, transactions: Sequence[bytes]) -> list[bytes | InvalidTransaction]:
-        """Take raw signed transactions into the mempool and gossip them; for each, in order, its hash or the refusal."""
+        """Take raw signed transactions into the mempool and gossip them; its hash or the refusal, in order."""
 
     def peers(self) -> Sequence[Peer]: ...
 

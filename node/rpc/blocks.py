@@ -1,0 +1,85 @@
+"""Final blocks with what their views need (receipts, gas and first event log of each transaction), kept a while."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import accumulate
+
+from node.chain.block import Block, Header
+from node.chain.errors import LedgerError
+from node.chain.receipt import Receipt
+from node.rpc.jsonrpc import SERVER_ERROR, RpcError
+from node.rpc.limits import Limits
+from node.rpc.params import BlockRef
+from node.rpc.ports import Chain
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBlock:
+    """A block and its receipts; `first_log[i]` is the index in the block of transaction i's first event log."""
+
+    block: Block
+    receipts: tuple[Receipt, ...]
+    first_log: tuple[int, ...]
+
+    def gas_used(self, index: int) -> int:
+        """The gas that transaction `index` used."""
+        before = self.receipts[index - 1].cumulative_gas_used if index else 0
+        return self.receipts[index].cumulative_gas_used - before
+
+
+class Blocks:
+    """The final chain as methods read it: by height, hash, tag or transaction; the latest reads are cached."""
+
+    def __init__(self, chain: Chain, limits: Limits) -> None:
+        self._chain = chain
+        self._limits = limits
+        self._cache: OrderedDict[int, LoadedBlock] = OrderedDict()
+        self._cached_bytes = 0
+
+    def height_of(self, ref: BlockRef) -> int | None:
+        """The height of a final block, or None. All are final, so `safe`, `finalized` and `pending` are the head."""
+        if ref.hash:
+            return self._chain.height_of(ref.hash)
+        head = self._chain.head.number
+        if ref.tag:
+            return 0 if ref.tag == "earliest" else head
+        return ref.height if ref.height <= head else None
+
+    def header(self, ref: BlockRef) -> Header | None:
+        """The header of a final block, or None."""
+        height = self.height_of(ref)
+        if height is None:
+            return None
+        head = self._chain.head
+        return head if height == head.number else self._chain.header(height)
+
+    def state_header(self, ref: BlockRef) -> Header:
+        """The header whose state a call asks for. Raises RpcError where there is none, in geth's words."""
+        header = self.header(ref)
+        if header is None:
+            raise RpcError(SERVER_ERROR, "header for hash not found" if ref.hash else "header not found")
+        return header
+
+    def load(self, height: int) -> LoadedBlock:
+        """The block at a final height. Raises LedgerError when the database lacks it."""
+        loaded = self._cache.get(height)
+        if loaded is not None:
+            self._cache.move_to_end(height)
+            return loaded
+        block, receipts = self._chain.block(height), self._chain.receipts(height)
+        if block is None or receipts is None or len(receipts) != len(block.transactions):
+            raise LedgerError(f"block {height} is final, and the database lacks it or its receipts")
+        counts = [len(receipt.event_logs) for receipt in receipts]
+        loaded = LoadedBlock(block, receipts, tuple(accumulate(counts[:-1], initial=0)) if counts else ())
+        self._keep(height, loaded)
+        return loaded
+
+    def _keep(self, height: int, loaded: LoadedBlock) -> None:
+        size = loaded.block.bytes_count
+        if size > self._limits.cached_bytes_max:
+            return
+        self._cache[height] = loaded
+        self._cached_bytes += size
+        while len(self._cache) > self._limits.cached_blocks_max or self._cached_bytes > self._limits.cached_bytes_max:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_bytes -= oldest.block.bytes_count

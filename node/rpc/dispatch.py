@@ -1,0 +1,122 @@
+"""From the bytes of one message to the bytes of its answer: find the method, read parameters, call, catch, encode."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+
+from node.chain.errors import InvalidTransaction
+from node.rpc import jsonrpc
+from node.rpc.jsonrpc import Invalid, Request, RpcError
+from node.rpc.limits import Limits
+from node.rpc.methods import Method
+from node.rpc.pacing import Pace
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Answers JSON-RPC messages with a fixed registry of methods."""
+
+    def __init__(self, methods: Mapping[str, Method], limits: Limits) -> None:
+        self._methods = methods
+        self._limits = limits
+
+    async def answer(self, body: bytes) -> bytes | None:
+        """The answer to one message, or None when it held nothing but notifications."""
+        message = jsonrpc.read(body, batch_items_max=self._limits.batch_items_max)
+        if not message.is_batch:
+            return await self._answer_one(message.items[0], self._limits.response_bytes_max)
+        return await self._answer_batch(message.items)
+
+    async def _answer_one(self, item: Request | Invalid, bytes_max: int) -> bytes | None:
+        if isinstance(item, Invalid):
+            return jsonrpc.write_error(item.id, item.error)
+        return _write(item, await self._outcome(item), bytes_max)
+
+    async def _answer_batch(self, items: Sequence[Request | Invalid]) -> bytes | None:
+        pace = Pace()
+        bulk = await self._bulk_outcomes(items)
+        responses: list[bytes] = []
+        left = self._limits.response_bytes_max
+        for position, item in enumerate(items):
+            if position in bulk and isinstance(item, Request):
+                response = _write(item, bulk[position], left)
+            else:
+                response = await self._answer_one(item, left)
+            if response is not None:
+                responses.append(response)
+                left = max(0, left - len(response))
+            await pace.breathe()
+        return jsonrpc.write_batch(responses) if responses else None
+
+    async def _outcome(self, request: Request) -> object:
+        """The result of a request; an RpcError where that is the outcome."""
+        try:
+            method, arguments = self._resolve(request)
+            if method.bulk is not None:
+                return (await self._call_bulk(method, [arguments]))[0]
+            async with asyncio.timeout(self._limits.call_timeout_s):
+                result = method.handler(*arguments)
+                return await result if inspect.isawaitable(result) else result
+        except Exception as error:
+            return _as_rpc_error(error, request.method)
+
+    async def _bulk_outcomes(self, items: Sequence[Request | Invalid]) -> dict[int, object]:
+        """The outcomes, by position, of the requests whose method answers many of one batch together."""
+        outcomes: dict[int, object] = {}
+        groups: dict[str, list[tuple[int, list[object]]]] = {}
+        for position, item in enumerate(items):
+            if isinstance(item, Invalid) or item.method not in self._methods:
+                continue
+            method = self._methods[item.method]
+            if method.bulk is None:
+                continue
+            try:
+                groups.setdefault(item.method, []).append((position, method.arguments(item.params)))
+            except RpcError as error:
+                outcomes[position] = error
+        for name, calls in groups.items():
+            try:
+                results = await self._call_bulk(self._methods[name], [arguments for _, arguments in calls])
+            except Exception as error:
+                results = [_as_rpc_error(error, name)] * len(calls)
+            outcomes.update({position: result for (position, _), result in zip(calls, results, strict=True)})
+        return outcomes
+
+    async def _call_bulk(self, method: Method, calls: Sequence[Sequence[object]]) -> Sequence[object]:
+        assert method.bulk is not None
+        async with asyncio.timeout(self._limits.call_timeout_s):
+            results = await method.bulk(calls)
+        return [_as_rpc_error(result, method.name) if isinstance(result, Exception) else result for result in results]
+
+    def _resolve(self, request: Request) -> tuple[Method, list[object]]:
+        method = self._methods.get(request.method)
+        if method is None:
+            name = request.method[:80]
+            raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"the method {name} does not exist/is not available")
+        return method, method.arguments(request.params)
+
+
+def _write(request: Request, outcome: object, bytes_max: int) -> bytes | None:
+    if request.is_notification:
+        return None
+    if isinstance(outcome, RpcError):
+        return jsonrpc.write_error(request.id, outcome)
+    response = jsonrpc.write_result(request.id, outcome)
+    if len(response) > bytes_max:
+        error = RpcError(jsonrpc.RESPONSE_TOO_LARGE, f"response too large: ask for less, {bytes_max} bytes are left")
+        return jsonrpc.write_error(request.id, error)
+    return response
+
+
+def _as_rpc_error(error: Exception, method: str) -> RpcError:
+    """What the caller is told. What is our own fault is told in the log, not to the caller."""
+    if isinstance(error, RpcError):
+        return error
+    if isinstance(error, InvalidTransaction):
+        return RpcError(jsonrpc.SERVER_ERROR, str(error))
+    if isinstance(error, TimeoutError):
+        return RpcError(jsonrpc.TIMED_OUT, "request timed out")
+    logger.error("JSON-RPC method %s failed", method, exc_info=error)
+    return RpcError(jsonrpc.INTERNAL_ERROR, "internal error")
