@@ -6,6 +6,8 @@ and stores what `update` returns. Keys are used as they are; Ethereum's "secure"
 
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import TypeAlias
 
 from merkle import rlp
@@ -15,6 +17,7 @@ from merkle.trienode import (
     DIGITS,
     EMPTY,
     EMPTY_ROOT,
+    FULL_BRANCH,
     HASH_REF,
     NIBBLES,
     VALUE,
@@ -43,20 +46,23 @@ class MissingNode(RuntimeError):
 
 
 def ordered_root(values: Sequence[bytes]) -> bytes:
-    """The root of a list: keys are rlp(index). Ethereum's transactions and receipts roots. No value may be empty."""
-    return bulk_root((rlp.encode(rlp.encode_int(index)), value) for index, value in enumerate(values))
+    """The root of a list: keys are rlp(index). Ethereum's transactions and receipts roots.
+
+    Raises ValueError on an empty value.
+    """
+    return _entries_root(sorted([(_index_path(index), rlp.encode(value)) for index, value in enumerate(values)]))
 
 
 def bulk_root(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The root of a trie of these (key, value) pairs, built bottom-up. Raises ValueError on an empty value or a
-    key that comes twice."""
-    entries = sorted((key.hex(), rlp.encode(value)) for key, value in items)
-    for index, (path, value) in enumerate(entries):
-        if value == EMPTY:
-            raise ValueError(f"the value of key 0x{path} is empty, and a trie holds no empty values")
-        if index and path == entries[index - 1][0]:
+    """The root of a trie of these (key, value) pairs, built bottom-up.
+
+    Raises ValueError on an empty value or a key that comes twice.
+    """
+    entries = sorted([(key.hex(), rlp.encode(value)) for key, value in items])
+    for (path, _), (following, _) in pairwise(entries):
+        if path == following:
             raise ValueError(f"key 0x{path} comes twice")
-    return seal_root(_build(entries, 0, None) if entries else None, None)
+    return _entries_root(entries)
 
 
 def update(nodes: Nodes, root: bytes, changes: Mapping[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -130,12 +136,31 @@ def verify(root: bytes, key: bytes, proof: Sequence[bytes]) -> bytes | None:
     return value
 
 
+@lru_cache(maxsize=1 << 14)
+def _index_path(index: int) -> str:
+    """The path of rlp(index); every block asks for the same ones."""
+    return rlp.encode(rlp.encode_int(index)).hex()
+
+
+def _entries_root(entries: list[_Entry]) -> bytes:
+    for path, value in entries:
+        if value == EMPTY:
+            raise ValueError(f"the value of key 0x{path} is empty, and a trie holds no empty values")
+    return seal_root(_build(entries, 0, None) if entries else None, None)
+
+
 def _walk(fetch: Callable[[bytes], bytes], root: bytes, key: bytes) -> bytes | None:
     path = key.hex()
     at = 0
     ref = EMPTY if root == EMPTY_ROOT else HASH_REF + root
     while ref != EMPTY:
-        node = decode(fetch(ref[1:]) if ref[0] == 0xA0 else ref)
+        data = fetch(ref[1:]) if ref[0] == 0xA0 else ref
+        if data[3::33] == FULL_BRANCH and at < len(path):  # no need to cut the whole node into pieces
+            begin = 3 + 33 * NIBBLES[path[at]]
+            ref = data[begin : begin + 33]
+            at += 1
+            continue
+        node = decode(data)
         if isinstance(node, list):
             if at == len(path):
                 return string(node[VALUE]) or None
@@ -184,7 +209,13 @@ def _build(entries: list[_Entry], depth: int, sink: dict[bytes, bytes] | None) -
     fork = _common(first, entries[-1][0], depth)
     branch: Branch = [EMPTY] * 17
     for index, group in _groups(entries, fork):
-        branch[index] = group[0][1] if index == VALUE else seal(_build(group, fork + 1, sink), sink)
+        if index == VALUE:
+            branch[VALUE] = group[0][1]
+        elif len(group) == 1:
+            path, value = group[0]
+            branch[index] = seal(Short(path[fork + 1 :], True, value), sink)
+        else:
+            branch[index] = seal(_build(group, fork + 1, sink), sink)
     if fork == depth:
         return branch
     return Short(first[depth:fork], False, seal(branch, sink))
@@ -223,6 +254,8 @@ class _Batch:
         path = node.path
         if node.is_leaf:
             key = entries[0][0][:depth] + path
+            if len(entries) == 1 and entries[0][0] == key:  # by far the most common change
+                return None if entries[0][1] == EMPTY else Short(path, True, entries[0][1])
             if all(entry[0] != key for entry in entries):
                 entries = entries.copy()
                 insort(entries, (key, node.payload))
@@ -238,22 +271,23 @@ class _Batch:
         return self._extend(whole[depth:fork], self._branch(children, entries, fork))
 
     def _branch(self, children: list[bytes | Node], entries: list[_Entry], depth: int) -> Node | None:
+        """What becomes of a branch with these children; the list is used up."""
         for index, group in _groups(entries, depth):
             if index == VALUE:
                 children[VALUE] = group[0][1]
             else:
                 child = self.apply(self.load(children[index]), group, depth + 1)
                 children[index] = EMPTY if child is None else child
-        filled = [index for index, child in enumerate(children) if child != EMPTY]
-        if len(filled) > 1:
+        empty = children.count(EMPTY)
+        if empty < 16:
             return [child if isinstance(child, bytes) else seal(child, self.sink) for child in children]
-        if not filled:
+        if empty == 17:
             return None
-        only = children[filled[0]]
-        if filled[0] == VALUE:
+        index, only = next((index, child) for index, child in enumerate(children) if child != EMPTY)
+        if index == VALUE:
             assert isinstance(only, bytes)  # a value is never a node
             return Short("", True, only)
-        return self._extend(DIGITS[filled[0]], self.load(only))
+        return self._extend(DIGITS[index], self.load(only))
 
     def _extend(self, path: str, node: Node | None) -> Node | None:
         """`node` moved down behind `path`."""

@@ -8,6 +8,8 @@ Decoded: TypeAlias = "bytes | list[Decoded]"  # what comes back
 
 DEPTH_MAX = 32
 
+_BYTES = [bytes((value,)) for value in range(256)]
+
 
 class RlpError(ValueError):
     """The bytes are not the one canonical RLP encoding of anything, or not of what was expected."""
@@ -16,9 +18,10 @@ class RlpError(ValueError):
 def encode(item: Item) -> bytes:
     """Encode bytes, or a sequence of such items nested to any depth."""
     if isinstance(item, (bytes, bytearray)):
-        if len(item) == 1 and item[0] < 0x80:
+        length = len(item)
+        if length == 1 and item[0] < 0x80:
             return bytes(item)
-        return _prefix(len(item), 0x80) + item
+        return (_BYTES[0x80 + length] if length < 56 else _prefix(length, 0x80)) + item
     return encode_list([encode(part) for part in item])
 
 
@@ -56,7 +59,9 @@ def decode(data: bytes) -> Decoded:
 
 def _prefix(length: int, offset: int) -> bytes:
     if length < 56:
-        return bytes((offset + length,))
+        return _BYTES[offset + length]
+    if length < 256:
+        return bytes((offset + 56, length))
     size = encode_int(length)
     return bytes((offset + 55 + len(size),)) + size
 

@@ -17,6 +17,10 @@ VALUE = 16  # where a branch keeps the value of the key that ends at it
 NIBBLES = {digit: index for index, digit in enumerate("0123456789abcdef")}
 DIGITS = "0123456789abcdef"
 
+# A branch of sixteen hashes without a value: every 33rd byte behind the list's prefix, `data[3::33]`, begins an item.
+FULL_BRANCH = HASH_REF * 16 + EMPTY
+_STARTS = range(3, 3 + 16 * 33, 33)
+
 
 class Short(NamedTuple):
     """A leaf or an extension. `payload` is the RLP of a leaf's value, or the ref of an extension's child."""
@@ -35,20 +39,21 @@ def encode(node: Node) -> bytes:
     if isinstance(node, list):
         return rlp.encode_list(node)
     path, is_leaf, payload = node
+    length = len(path)
     # Hex-prefix encoding: the first nibble says leaf (2) or extension (0), plus 1 when the path's length is odd.
-    if len(path) & 1:
+    if length & 1:
         packed = bytes.fromhex(("3" if is_leaf else "1") + path)
     else:
         packed = bytes.fromhex(("20" if is_leaf else "00") + path)
-    if len(packed) == 1:  # its first byte is below 0x40, so the byte is its own encoding
-        return rlp.encode_list((packed, payload))
-    if len(packed) < 56:
-        return rlp.encode_list((bytes((0x80 + len(packed),)), packed, payload))
-    return rlp.encode_list((rlp.encode(packed), payload))
+    if length > 1:  # else the path is one byte below 0x80, which is its own RLP
+        packed = rlp.encode(packed)
+    return rlp.encode_list((packed, payload))
 
 
 def decode(data: bytes) -> Node:
     """The node of its RLP, one level deep. Raises rlp.RlpError when it is none."""
+    if data[3::33] == FULL_BRANCH:  # near the root almost every branch is full
+        return [data[at : at + 33] for at in _STARTS] + [EMPTY]
     items = split_list(data)
     if len(items) == 17:
         return items
@@ -109,7 +114,11 @@ def split_list(data: bytes) -> list[bytes]:
     items = []
     while at < length:
         first = data[at]
-        if first < 0x80:
+        if first == 0x80:
+            stop = at + 1
+        elif first == 0xA0:
+            stop = at + 33
+        elif first < 0x80:
             stop = at + 1
         elif first < 0xB8:
             stop = at + first - 0x7F
