@@ -1,0 +1,300 @@
+"""The sign guard: what this validator has promised by signing, as records that survive kill -9 and power loss."""
+
+import zlib
+from dataclasses import dataclass, field
+
+import msgpack
+
+from node.chain.block import Block, pack_block, unpack_block
+from node.chain.domain import Domain
+from node.chain.errors import PeerError
+from node.consensus.codec import pack_signed, pack_statement, unpack_bytes, unpack_signed, unpack_statement
+from node.consensus.messages import Kind, SignedStatement, Statement
+
+MAGIC = b"PSG1"
+_HEADER_BYTES = 12  # magic (4) ‖ payload length (u32) ‖ CRC-32 of the payload (u32), big-endian
+PAYLOAD_BYTES_MAX = 64 * 2**20
+
+# Entries of a record. One record is appended and synced at a time, so a damaged record that others follow was whole
+# once: that is corruption. A damaged one at the end was never synced, so nothing was signed on its strength.
+_BIND, _SIGNED, _PREPARED, _LOST, _FLOOR = range(5)
+
+# At one round, in the order in which a validator signs.
+_RANK = {Kind.ROUND_CHANGE: 0, Kind.PROPOSAL: 1, Kind.PREPARE: 2, Kind.COMMIT: 4}
+_RANK_PREPARED = 3
+
+
+class GuardCorrupt(RuntimeError):
+    """The guard is damaged where no torn write explains it, or is not this validator's: signing on would be unsafe."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A block that a quorum prepared in `round` of the current height, and the PREPAREs that prove it."""
+
+    round: int
+    block: Block
+    prepares: tuple[SignedStatement, ...]
+
+
+@dataclass(slots=True)
+class GuardState:
+    """What has been signed at the highest height signed at, and whether that knowledge can be trusted.
+
+    `signed` holds the statement of the highest round of each kind. `prepared` is the block prepared last, and
+    `carried` the one that the highest ROUND-CHANGE carries. `lost`: promises may have been made that are not known
+    here, and nothing is signed. `floor`: nothing is signed at or below this height.
+    """
+
+    domain: Domain
+    address: bytes
+    height: int = 0
+    signed: dict[Kind, Statement] = field(default_factory=dict)
+    prepared: Prepared | None = None
+    carried: Prepared | None = None
+    lost: bool = False
+    floor: int = 0
+    sequence: int = 0
+
+    @property
+    def round(self) -> int:
+        """The highest round signed in at `height`: where a restart resumes."""
+        return max((statement.round for statement in self.signed.values()), default=0)
+
+    def has_signed(self, statement: Statement) -> bool:
+        """Whether exactly this is among the statements held; it may be signed again."""
+        return statement.height == self.height and self.signed.get(statement.kind) == statement
+
+    def may_sign(self, statement: Statement, newly_prepared: Prepared | None = None) -> bool:
+        """The rules: nothing at or below the floor or a height left behind, nothing different at one (round, step),
+        no PROPOSAL, PREPARE or COMMIT below a ROUND-CHANGE, no ROUND-CHANGE that forgets what was prepared, and no
+        COMMIT of what was not, unless `newly_prepared` is noted in the same record.
+        """
+        if self.lost or statement.height <= self.floor or statement.height < self.height:
+            return False
+        if self.has_signed(statement):
+            return True
+        prepared = newly_prepared or (self.prepared if statement.height == self.height else None)
+        if statement.kind is Kind.COMMIT and not _is(prepared, statement.round, statement.block_hash):
+            return False
+        if statement.kind is Kind.ROUND_CHANGE and not _carries(statement, prepared):
+            return False
+        if statement.height > self.height:
+            return True
+        if statement.kind is Kind.ROUND_CHANGE:  # leads to a new round, above all that was signed before
+            return not self.signed or statement.round > self.round
+        before = self.signed.get(statement.kind)
+        round_change = self.signed.get(Kind.ROUND_CHANGE)
+        return (before is None or statement.round > before.round) and (
+            round_change is None or statement.round >= round_change.round
+        )
+
+    def covers(self, statement: Statement) -> bool:
+        """Whether this guard accounts for a statement that bears our own signature.
+
+        False means that it is stale: it was restored from a copy, or somebody else holds the key.
+        """
+        if statement.height <= self.floor or statement.height < self.height:
+            return True
+        before = self.signed.get(statement.kind) if statement.height == self.height else None
+        return before is not None and (statement.round < before.round or statement == before)
+
+    def record_signed(self, statements: tuple[Statement, ...], prepared: Prepared | None = None) -> bytes:
+        """Note what is about to be signed, with the block just prepared; the record to sync before signing.
+
+        Raises GuardCorrupt when a rule forbids one of the statements: the caller must have asked `may_sign`.
+        """
+        entries: list[list[object]] = []
+        if prepared is not None:
+            entries.append(_pack_prepared(statements[0].height, prepared))
+        entries.extend([_SIGNED, *pack_statement(statement)] for statement in statements)
+        return self._record(entries)
+
+    def record_lost(self) -> bytes:
+        """Note that promises may have been made that are not known here."""
+        return self._record([[_LOST]])
+
+    def record_floor(self, height: int) -> bytes:
+        """Note that from now on, nothing is signed at or below `height`; ends `lost`."""
+        return self._record([[_FLOOR, height]])
+
+    def snapshot_records(self) -> bytes:
+        """All of this state as a new guard file: for compaction, which replaces the file in one rename."""
+        ranked: list[tuple[int, int, list[object]]] = [
+            (statement.round, _RANK[kind], [_SIGNED, *pack_statement(statement)])
+            for kind, statement in self.signed.items()
+        ]
+        prepared = {held.round: held for held in (self.carried, self.prepared) if held is not None}
+        ranked.extend((round_, _RANK_PREPARED, _pack_prepared(self.height, held)) for round_, held in prepared.items())
+        ranked.sort(key=lambda item: item[:2])
+        entries: list[list[object]] = [
+            _pack_bind(self.domain, self.address),
+            *(entry for _, _, entry in ranked),
+            [_FLOOR, self.floor],
+        ]
+        if self.lost:
+            entries.append([_LOST])
+        return _frame(self.sequence, entries)
+
+    def _record(self, entries: list[list[object]]) -> bytes:
+        self.sequence += 1
+        for entry in entries:
+            self._apply(entry)
+        return _frame(self.sequence, entries)
+
+    def _apply(self, entry: list[object]) -> None:
+        """Take one entry in, whether it is made now or read back. Raises GuardCorrupt or PeerError."""
+        if not entry:
+            raise GuardCorrupt("an empty entry")
+        if entry[0] == _SIGNED and len(entry) == 6:
+            self._apply_signed(unpack_statement(entry[1:]))
+        elif entry[0] == _PREPARED and len(entry) == 5:
+            height, round_, block, prepares = entry[1:]
+            if type(height) is not int or type(round_) is not int or not isinstance(prepares, list):
+                raise GuardCorrupt("a prepared entry is [height, round, block, prepares]")
+            self._move_to(height)
+            signed = tuple(unpack_signed(item) for item in prepares)
+            self.prepared = Prepared(round_, unpack_block(block), signed)
+        elif entry[0] == _LOST and len(entry) == 1:
+            self.lost = True
+        elif entry[0] == _FLOOR and len(entry) == 2 and type(entry[1]) is int and entry[1] >= self.floor:
+            self.lost, self.floor = False, entry[1]
+        else:
+            raise GuardCorrupt(f"unknown entry {entry[0]!r} of {len(entry)} parts")
+
+    def _apply_signed(self, statement: Statement) -> None:
+        if not self.may_sign(statement):
+            raise GuardCorrupt(f"{statement} breaks an earlier promise at height {self.height}")
+        self._move_to(statement.height)
+        self.signed[statement.kind] = statement
+        if statement.kind is Kind.ROUND_CHANGE:
+            self.carried = self.prepared
+
+    def _move_to(self, height: int) -> None:
+        if height < self.height:
+            raise GuardCorrupt(f"an entry of height {height} after one of {self.height}")
+        if height > self.height:
+            self.height, self.prepared, self.carried = height, None, None
+            self.signed.clear()
+
+
+def create_records(domain: Domain, address: bytes, *, lost: bool = False) -> bytes:
+    """A new guard file: of a validator that has never signed, or (`lost`) of one whose guard is gone."""
+    entries: list[list[object]] = [_pack_bind(domain, address)]
+    if lost:
+        entries.append([_LOST])
+    return _frame(0, entries)
+
+
+def replay(data: bytes, domain: Domain, address: bytes) -> tuple[GuardState, int]:
+    """The state that a guard file holds, and how many of its bytes are whole: beyond them is a torn tail, to be cut.
+
+    Raises GuardCorrupt when the damage is not at the end, or the file belongs to another validator or network.
+    """
+    state = GuardState(domain, address)
+    position = 0
+    while position < len(data):
+        payload = _payload_at(data, position)
+        if payload is None:
+            if position == 0 or _record_after(data, position, state.sequence):
+                raise GuardCorrupt(f"the guard is damaged at byte {position}, which is not its end")
+            break
+        try:
+            _replay_record(state, payload, first=position == 0)
+        except (PeerError, GuardCorrupt) as error:
+            raise GuardCorrupt(f"the guard's record at byte {position}: {error}") from None
+        position += _HEADER_BYTES + len(payload)
+    if position == 0:
+        raise GuardCorrupt("the guard is empty")
+    return state, position
+
+
+def _replay_record(state: GuardState, payload: bytes, *, first: bool) -> None:
+    sequence, entries = _unpack_payload(payload)
+    if first:
+        if not entries or entries[0] != _pack_bind(state.domain, state.address):
+            raise GuardCorrupt(
+                f"expected the guard of 0x{state.address.hex()} on chain {state.domain.chain_id} with genesis "
+                f"0x{state.domain.genesis_hash.hex()}, found {_describe_bind(entries)}"
+            )
+        entries = entries[1:]
+    elif sequence != state.sequence + 1:
+        raise GuardCorrupt(f"record {sequence} follows record {state.sequence}")
+    state.sequence = sequence
+    for entry in entries:
+        state._apply(entry)
+
+
+def _unpack_payload(payload: bytes) -> tuple[int, list[list[object]]]:
+    unpacked = unpack_bytes(payload)
+    if not isinstance(unpacked, list) or len(unpacked) != 2:
+        raise GuardCorrupt("a record is [sequence, entries]")
+    sequence, entries = unpacked
+    if type(sequence) is not int or not isinstance(entries, list) or not all(isinstance(e, list) for e in entries):
+        raise GuardCorrupt("a record is [sequence, entries]")
+    return sequence, entries
+
+
+def _describe_bind(entries: list[list[object]]) -> str:
+    if entries and len(entries[0]) == 5 and entries[0][0] == _BIND:
+        _, _, chain_id, genesis_hash, address = entries[0]
+        if isinstance(genesis_hash, bytes) and isinstance(address, bytes):
+            return f"that of 0x{address.hex()} on chain {chain_id!r} with genesis 0x{genesis_hash.hex()}"
+    return "no binding"
+
+
+def _frame(sequence: int, entries: list[list[object]]) -> bytes:
+    payload = bytes(msgpack.packb([sequence, entries], use_bin_type=True))
+    return MAGIC + len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+
+
+def _payload_at(data: bytes, position: int) -> bytes | None:
+    """The payload of a whole record that begins here, or None."""
+    header = data[position : position + _HEADER_BYTES]
+    if len(header) < _HEADER_BYTES or header[:4] != MAGIC:
+        return None
+    length = int.from_bytes(header[4:8], "big")
+    end = position + _HEADER_BYTES + length
+    if length > PAYLOAD_BYTES_MAX or end > len(data):
+        return None
+    payload = data[position + _HEADER_BYTES : end]
+    return payload if zlib.crc32(payload) == int.from_bytes(header[8:], "big") else None
+
+
+def _record_after(data: bytes, position: int, sequence: int) -> bool:
+    """Whether a whole, later record begins anywhere after `position`, which proves that what is there was synced."""
+    position = data.find(MAGIC, position + 1)
+    while position >= 0:
+        payload = _payload_at(data, position)
+        if payload is not None and _later(payload, sequence):
+            return True
+        position = data.find(MAGIC, position + 1)
+    return False
+
+
+def _later(payload: bytes, sequence: int) -> bool:
+    try:
+        return _unpack_payload(payload)[0] > sequence
+    except (PeerError, GuardCorrupt):
+        return False
+
+
+def _pack_bind(domain: Domain, address: bytes) -> list[object]:
+    return [_BIND, 1, domain.chain_id, domain.genesis_hash, address]
+
+
+def _pack_prepared(height: int, prepared: Prepared) -> list[object]:
+    prepares = [pack_signed(signed) for signed in prepared.prepares]
+    return [_PREPARED, height, prepared.round, pack_block(prepared.block), prepares]
+
+
+def _is(prepared: Prepared | None, round_: int, block_hash: bytes | None) -> bool:
+    return prepared is not None and prepared.round == round_ and prepared.block.hash == block_hash
+
+
+def _carries(round_change: Statement, prepared: Prepared | None) -> bool:
+    if prepared is None:
+        return round_change.prepared_round is None
+    return round_change.prepared_round is not None and _is(
+        prepared, round_change.prepared_round, round_change.block_hash
+    )
