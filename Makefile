@@ -1,0 +1,44 @@
+# Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
+# Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
+# TESTS="tests/merkle -k log" to pytest.
+.PHONY: help up down status check test compose clean environment environment-dev
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make up       three validators, a bootnode and a gateway in ./data (Ctrl-C stops them)"
+	@echo "make down     stop what is left of them"
+	@echo "make status   what runs, where, and how it is"
+	@echo "make check    ruff, mypy --strict, import-linter, architecture tests"
+	@echo "make test     the whole test suite"
+	@echo "make compose  the same five services with docker compose"
+	@echo "make clean    remove .venv and caches (never ./data)"
+
+environment:
+	@sh scripts/environment.sh runtime
+environment-dev:
+	@sh scripts/environment.sh dev
+
+up: environment
+	@.venv/bin/psephos up $(ARGS)
+
+down: environment
+	@.venv/bin/psephos down $(ARGS)
+
+status: environment
+	@.venv/bin/psephos status $(ARGS)
+
+check: environment-dev
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pytest -q tests/test_architecture.py
+
+test: environment-dev
+	.venv/bin/pytest $(TESTS)
+
+compose:
+	docker compose up --build
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,160 @@
+"""The command line `psephos`: makes networks, runs them, and kills their processes on request."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cluster.network import VALIDATORS_MAX, ClusterError, Ports
+
+DEFAULT_CHAIN_ID = 7770
+DESCRIPTION = """\
+Psephos: a proof-of-authority validator network for ballots and Merkle anchors, and the gateway in front of it.
+
+  psephos up                      three validators, a bootnode and a gateway in ./data; Ctrl-C stops them
+  psephos status                  what runs, where, and how it is
+  psephos kill validator-2        SIGKILL one process; `start` brings it back, `pause` and `resume` suspend it
+"""
+
+
+def _data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="D", help="the network's folder (default: ./data)"
+    )
+
+
+def _network_options(parser: argparse.ArgumentParser, *, ports: bool = True) -> None:
+    """Options of verbs that make a network. Defaults are None where an existing network's own value must win."""
+    parser.add_argument("--chain-id", type=int, metavar="N", help=f"EIP-155 chain id (default: {DEFAULT_CHAIN_ID})")
+    parser.add_argument(
+        "--block-interval-ms", type=int, metavar="MS", help="least time between blocks when work waits (default: 100)"
+    )
+    if not ports:
+        return
+    parser.add_argument(
+        "--validators", type=int, metavar="N", help=f"how many validators, 1 to {VALIDATORS_MAX} (default: 3)"
+    )
+    default = Ports()
+    for name, of in (
+        ("gateway", "the gateway's port"),
+        ("rpc", "the first validator's JSON-RPC port"),
+        ("p2p", "the first validator's p2p port"),
+        ("bootnode", "the bootnode's port"),
+    ):
+        known = getattr(default, name)
+        parser.add_argument(f"--{name}-port", type=int, metavar="PORT", help=f"{of} (default: {known})")
+
+
+def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    init = verbs.add_parser("init", help="write one self-contained folder per process, and start nothing")
+    _data_dir(init)
+    _network_options(init)
+    init.add_argument("--dev", action="store_true", help="fund the development accounts, create elections on demand")
+    init.add_argument(
+        "--containers",
+        action="store_true",
+        help="one host per process, named as the process is: listen on all interfaces, reach each other by name",
+    )
+    init.add_argument("--if-missing", action="store_true", help="succeed when the network exists already")
+
+    keys = verbs.add_parser("keys", help="make keys on the host that will use them")
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="make a key (mode 0600) and print its address")
+    new.add_argument("--folder", type=Path, default=Path(), help="the process's folder (default: here)")
+    new.add_argument("--kind", choices=("validator", "gateway"), default="validator", help="default: validator")
+
+    genesis = verbs.add_parser(
+        "genesis",
+        help="make a network from addresses; the keys stay on their hosts",
+        description="Writes one folder per process without keys. Copy each to its host, beside the key made there by "
+        "`psephos keys new`. Copy the guard once, at the beginning: never put an old one back.",
+    )
+    _data_dir(genesis)
+    _network_options(genesis, ports=False)
+    one = {"action": "append", "metavar": "ADDRESS@HOST", "default": []}
+    genesis.add_argument("--validator", required=True, help="a validator; give it once for each", **one)  # type: ignore[arg-type]
+    genesis.add_argument("--gateway", help="a gateway; give it once for each", **one)  # type: ignore[arg-type]
+    genesis.add_argument("--bootnode", action="append", metavar="HOST", default=[], help="a bootnode's host")
+    genesis.add_argument("--dev", action="store_true", help="fund the development accounts; never for real elections")
+
+
+def _verbs_that_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    up = verbs.add_parser("up", help="start a network, made on first use, and stay with it")
+    _data_dir(up)
+    _network_options(up)
+    up.add_argument("--detach", action="store_true", help="return once it runs; `psephos down` stops it")
+    up.add_argument(
+        "--ready-timeout-s", type=float, default=60.0, metavar="S", help="how long to wait for readiness (default: 60)"
+    )
+    down = verbs.add_parser("down", help="stop everything that runs in a data directory")
+    _data_dir(down)
+    status = verbs.add_parser("status", help="what runs, where, and how it is")
+    _data_dir(status)
+    status.add_argument("--json", action="store_true", help="for programs")
+    for verb, meaning in (
+        ("kill", "end a process at once (SIGKILL)"),
+        ("start", "start a process that does not run"),
+        ("pause", "suspend a process (SIGSTOP)"),
+        ("resume", "wake a suspended process (SIGCONT)"),
+    ):
+        parser = verbs.add_parser(verb, help=meaning)
+        parser.add_argument("name", metavar="NAME", help="validator-2, gateway, bootnode …")
+        _data_dir(parser)
+    for verb, what in (("node", "validator or observer"), ("bootnode", "bootnode"), ("gateway", "gateway")):
+        parser = verbs.add_parser(verb, help=f"run one {what} in the foreground")
+        parser.add_argument("--config", type=Path, required=True, metavar="F", help="its TOML file")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="psephos", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _verbs_that_run(verbs)
+    _verbs_that_make(verbs)
+    return parser
+
+
+def _run_node(options: argparse.Namespace) -> int:
+    from node.service import run
+
+    return run(options.config)
+
+
+def _run_bootnode(options: argparse.Namespace) -> int:
+    from bootnode.server import run
+
+    return run(options.config)
+
+
+def _run_gateway(options: argparse.Namespace) -> int:
+    from gateway.server import run
+
+    return run(options.config)
+
+
+def _managed(options: argparse.Namespace) -> int:
+    from cluster import commands  # not at the top: a node needs neither rich nor httpx
+
+    return commands.run(options)
+
+
+# One process in the foreground loads only what it needs itself.
+_PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
+    "node": _run_node,
+    "bootnode": _run_bootnode,
+    "gateway": _run_gateway,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _PROCESSES.get(options.verb, _managed)(options)
+    except ClusterError as error:
+        print(f"psephos: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

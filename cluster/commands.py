@@ -1,0 +1,321 @@
+"""The verbs of `psephos` that make networks and look after their processes."""
+
+import argparse
+import json
+import re
+import signal
+import time
+from contextlib import closing
+from dataclasses import replace
+
+from rich.console import Console
+
+from cluster import view
+from cluster.cli import DEFAULT_CHAIN_ID
+from cluster.creation import create, new_keys, reconfigure
+from cluster.network import (
+    CONFIG_FILES,
+    ClusterError,
+    Kind,
+    Network,
+    Ports,
+    Process,
+    load,
+    local_network,
+    require,
+)
+from cluster.probe import Health, Prober
+from cluster.processes import STOP_GRACE_S, ProcessTable
+from cluster.supervisor import NAME as SUPERVISOR
+from cluster.supervisor import Supervisor, stop_all
+from cluster.terminal import own_foreground
+
+DEFAULT_VALIDATORS = 3
+DEFAULT_INTERVAL_MS = 100
+START_TIMEOUT_S = 30.0
+
+
+def _ports(options: argparse.Namespace, known: Ports) -> Ports:
+    """The ports that the options name, and those that are known for the others."""
+
+    def chosen(value: int | None, otherwise: int) -> int:
+        return otherwise if value is None else value
+
+    return Ports(
+        gateway=chosen(options.gateway_port, known.gateway),
+        rpc=chosen(options.rpc_port, known.rpc),
+        p2p=chosen(options.p2p_port, known.p2p),
+        bootnode=chosen(options.bootnode_port, known.bootnode),
+    )
+
+
+def _interval_ms(options: argparse.Namespace, known: int) -> int:
+    value: int = known if options.block_interval_ms is None else options.block_interval_ms
+    if value < 1:
+        raise ClusterError(f"--block-interval-ms {value}: at least 1")
+    return value
+
+
+def _new_network(options: argparse.Namespace, *, dev: bool, containers: bool = False) -> Network:
+    return local_network(
+        DEFAULT_VALIDATORS if options.validators is None else options.validators,
+        _ports(options, Ports()),
+        chain_id=_chain_id(options),
+        dev=dev,
+        block_interval_ms=_interval_ms(options, DEFAULT_INTERVAL_MS),
+        containers=containers,
+    )
+
+
+def _chain_id(options: argparse.Namespace) -> int:
+    value: int = DEFAULT_CHAIN_ID if options.chain_id is None else options.chain_id
+    if not 1 <= value < 1 << 63:
+        raise ClusterError(f"--chain-id {value}: from 1 to 2^63 - 1")
+    return value
+
+
+def _adjust(options: argparse.Namespace, network: Network, table: ProcessTable) -> Network:
+    """The existing network with the ports and pace that the options ask for; what it cannot become is an error."""
+    validators = len(network.of_kind("validator"))
+    if options.validators is not None and options.validators != validators:
+        raise ClusterError(
+            f"{table.data_dir} holds a network of {validators} validators, not {options.validators}: "
+            "use another --data-dir for another network"
+        )
+    if options.chain_id is not None and options.chain_id != network.chain_id:
+        raise ClusterError(
+            f"{table.data_dir} holds chain {network.chain_id}, not {options.chain_id}: "
+            "use another --data-dir for another network"
+        )
+    ports = _ports(options, network.ports)
+    ports.check(validators)
+    changed = replace(
+        network if ports == network.ports else network.with_ports(ports),
+        block_interval_ms=_interval_ms(options, network.block_interval_ms),
+    )
+    if changed != network:
+        stop_all(table, network)  # what still runs, runs on the old configuration
+        reconfigure(table.data_dir, network, changed)
+    return changed
+
+
+def up(options: argparse.Namespace) -> int:
+    """Make the network on first use, start it, and stay with it."""
+    console = Console(highlight=False)
+    table = ProcessTable(options.data_dir)
+    network = load(options.data_dir)
+    if network is None:
+        with console.status("making keys, genesis and configuration …"):
+            network = create(table.data_dir, _new_network(options, dev=True))
+        console.print(
+            f"[green]✓[/green] new network in {table.data_dir}: chain {network.chain_id}, "
+            f"genesis {network.genesis_hash}",
+            soft_wrap=True,
+        )
+    else:
+        strange = [process.name for process in network if process.host != process.bind]
+        if strange:
+            raise ClusterError(
+                f"{strange[0]} was made for a host of its own: run it there, `psephos "
+                f"{network.named(strange[0]).kind.replace('validator', 'node')} --config …`"
+            )
+        network = _adjust(options, network, table)
+        console.print(f"resuming the network in {table.data_dir}: chain {network.chain_id}", soft_wrap=True)
+    with own_foreground():
+        return Supervisor(network, table, console, ready_timeout_s=options.ready_timeout_s).run(detach=options.detach)
+
+
+def down(options: argparse.Namespace) -> int:
+    """Stop a foreground `up`, if there is one, and whatever else runs."""
+    network = require(options.data_dir)
+    table = ProcessTable(options.data_dir)
+    owner = table.alive(SUPERVISOR)
+    running = [process.name for process in network if table.alive(process.name)]
+    if owner is not None:
+        table.signal(SUPERVISOR, signal.SIGTERM)
+        deadline = time.monotonic() + 3 * STOP_GRACE_S + 5
+        while table.alive(SUPERVISOR) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    stop_all(table, network)
+    print(f"stopped {', '.join(running)}" if running else "nothing runs")
+    return 0
+
+
+def _row(process: Process, table: ProcessTable, health: Health) -> dict[str, object]:
+    identity = table.alive(process.name)
+    state = table.state(process.name)
+    if state == "stopped":
+        told = "stopped"
+    elif not health.healthy:
+        told = f"unhealthy: {health.detail or 'GET /health failed'}"
+    else:
+        told = "ready" if health.ready else f"not ready: {health.detail}"
+    return {
+        "name": process.name,
+        "kind": process.kind,
+        "state": state,
+        "pid": identity.pid if identity else None,
+        "address": process.address or None,
+        "url": process.url,
+        "p2p": f"{process.host}:{process.p2p_port}" if process.p2p_port else None,
+        "data_dir": str(table.folder(process)),
+        "log": str(table.log_file(process.name)),
+        "config": str(table.folder(process) / CONFIG_FILES[process.kind]),
+        "height": health.height,
+        "round": health.round,
+        "peers": health.peers,
+        "mempool": health.mempool,
+        "ballots": health.ballots,
+        "anchors": health.anchors,
+        "level": health.level,
+        "healthy": health.healthy,
+        "ready": health.ready,
+        "health": told,
+    }
+
+
+def status(options: argparse.Namespace) -> int:
+    """Each process: pid, endpoints, data directory, log file, height, health."""
+    network = require(options.data_dir)
+    table = ProcessTable(options.data_dir)
+    with closing(Prober()) as prober:
+        health = prober.ask(process for process in network if table.state(process.name) != "stopped")
+    rows = [_row(process, table, health.get(process.name, Health())) for process in network]
+    if options.json:
+        document = {
+            "data_dir": str(table.data_dir),
+            "chain_id": network.chain_id,
+            "genesis_hash": network.genesis_hash,
+            "supervisor": owner.pid if (owner := table.alive(SUPERVISOR)) else None,
+            "processes": rows,
+        }
+        print(json.dumps(document, indent=2))
+        return 0
+    console = Console(highlight=False)
+    supervisor = table.alive(SUPERVISOR)
+    looked_after = f", looked after by pid {supervisor.pid}" if supervisor else ""
+    console.print(f"{table.data_dir}: chain {network.chain_id}{looked_after}\n", soft_wrap=True)
+    console.print(view.status_table(rows))
+    return 0
+
+
+def start(options: argparse.Namespace) -> int:
+    """Start one process and wait until it answers."""
+    process = require(options.data_dir).named(options.name)
+    table = ProcessTable(options.data_dir)
+    running = table.alive(process.name)
+    if running is not None:
+        raise ClusterError(f"{process.name} runs already (pid {running.pid})")
+    identity = table.start(process)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    with closing(Prober()) as prober:
+        while not prober.ask([process])[process.name].healthy:
+            if table.alive(process.name) is None:
+                raise ClusterError(f"{process.name} {table.exit_reason(process.name)}")
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"{process.name} (pid {identity.pid}) runs but does not answer after {START_TIMEOUT_S:.0f} s: "
+                    f"see {table.log_file(process.name)}"
+                )
+            time.sleep(0.1)
+    print(f"{process.name} runs (pid {identity.pid}) and answers at {process.url}")
+    return 0
+
+
+def _signal(options: argparse.Namespace, number: signal.Signals, done: str) -> int:
+    process = require(options.data_dir).named(options.name)
+    table = ProcessTable(options.data_dir)
+    identity = table.signal(process.name, number)
+    if number == signal.SIGKILL:
+        table.wait_gone([identity])
+    print(f"{process.name} (pid {identity.pid}) {done}")
+    return 0
+
+
+def init(options: argparse.Namespace) -> int:
+    """Write a network's folders and start nothing."""
+    existing = load(options.data_dir)
+    if existing is not None:
+        if options.if_missing:
+            print(f"{options.data_dir} holds chain {existing.chain_id} already")
+            return 0
+        raise ClusterError(f"{options.data_dir} holds a network already: choose another --data-dir")
+    network = create(options.data_dir, _new_network(options, dev=options.dev, containers=options.containers))
+    print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
+    for process in network:
+        print(f"  {process.name:<12} {process.url}  {process.address}".rstrip())
+    return 0
+
+
+def keys(options: argparse.Namespace) -> int:
+    """Make a key where it will be used."""
+    print(new_keys(options.folder, options.kind))
+    return 0
+
+
+def _remote(kind: Kind, number: int | None, text: str, default: int) -> Process:
+    """One process on a host of its own, from ADDRESS@HOST[:PORT]; the port is p2p for validators, HTTP for others."""
+    option = f"--{kind} {text}"
+    address, at, place = text.rpartition("@")
+    if kind != "bootnode" and (not at or not re.fullmatch(r"0x[0-9a-fA-F]{40}", address)):
+        raise ClusterError(f"{option}: expected ADDRESS@HOST, the address as `psephos keys new` prints it")
+    host, colon, port = place.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", host) or (colon and not port.isdecimal()):
+        raise ClusterError(f"{option}: expected a host name or an IPv4 address, and a port after a colon if need be")
+    name = kind if number is None else f"{kind}-{number}"
+    ports = Ports()
+    chosen = int(port) if colon else default
+    if kind == "validator":
+        return Process(name, kind, "0.0.0.0", host, ports.rpc, chosen, address.lower())
+    return Process(name, kind, "0.0.0.0", host, chosen, 0, address.lower())
+
+
+def genesis(options: argparse.Namespace) -> int:
+    """Make a network from addresses whose keys were made elsewhere."""
+    if load(options.data_dir) is not None:
+        raise ClusterError(f"{options.data_dir} holds a network already: choose another --data-dir")
+    ports = Ports()
+    groups: list[tuple[Kind, list[str], int]] = [
+        ("bootnode", options.bootnode, ports.bootnode),
+        ("validator", options.validator, ports.p2p),
+        ("gateway", options.gateway, ports.gateway),
+    ]
+    processes = [
+        _remote(kind, index if kind == "validator" or len(texts) > 1 else None, text, port)
+        for kind, texts, port in groups
+        for index, text in enumerate(texts, 1)
+    ]
+    addresses = [process.address for process in processes if process.address]
+    if len(set(addresses)) != len(addresses):
+        raise ClusterError("an address is given twice: each validator and each gateway has a key of its own")
+    interval_ms = _interval_ms(options, DEFAULT_INTERVAL_MS)
+    network = Network(_chain_id(options), options.dev, interval_ms, tuple(processes))
+    network = create(options.data_dir, network, keys=False)
+    print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
+    for process in network:
+        print(f"  copy {options.data_dir / process.name} to {process.host}, beside its key if it has one")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the verb that `options` name."""
+    verbs = {
+        "up": up,
+        "down": down,
+        "status": status,
+        "start": start,
+        "kill": lambda o: _signal(o, signal.SIGKILL, "was killed"),
+        "pause": lambda o: _signal(o, signal.SIGSTOP, "is paused"),
+        "resume": lambda o: _signal(o, signal.SIGCONT, "goes on"),
+        "init": init,
+        "keys": keys,
+        "genesis": genesis,
+    }
+    try:
+        return verbs[options.verb](options)
+    except PermissionError as error:
+        raise ClusterError(
+            f"no permission for {error.filename}: run as its owner, or use another --data-dir"
+        ) from None
+
+

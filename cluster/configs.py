@@ -1,0 +1,132 @@
+"""The configuration files of a network's processes: TOML with each key explained, rendered from its description."""
+
+import json
+
+from cluster.network import Network, Process
+
+_COMMON = """\
+# Written by psephos. Paths are relative to this folder. Any key can be overridden by an environment variable:
+# {prefix}_ and the key in capitals, with two underscores after a table's name ({example}).
+"""
+
+_NODE = """
+name = {name}            # what logs and peers call this node
+genesis = "genesis.json"      # the network's rules; must be the same file everywhere
+key = "node.key"              # the validator's private key, 0x-hex, mode 0600
+guard = "guard"               # what was signed, so that nothing is signed twice; keep it out of backups
+data = "chain"                # the LevelDB folder; one process at a time
+sign = true                   # false: follow the chain and sign nothing
+
+[p2p]
+bind = {p2p_bind}             # where peers are listened for
+advertise = {p2p_advertise}   # where peers should dial; host names are allowed
+bootnodes = {bootnodes}       # where peers are found at first
+peers_file = "peers.json"     # found peers, so that the bootnode may die
+
+[rpc]
+bind = {rpc_bind}             # JSON-RPC over HTTP, GET /health, GET /ready
+
+[consensus]                   # the pace; no part of a block's validity
+block_interval_min_ms = {interval}    # least time between blocks when work waits
+block_interval_empty_s = 5    # time between blocks when none does
+round_timeout_ms = 1000       # how long round 0 may take; doubles up to eight times
+
+[log]
+level = "INFO"                # DEBUG, INFO, WARNING or ERROR
+"""
+
+_BOOTNODE = """
+name = {name}            # what logs call it
+genesis = "genesis.json"      # the network whose records it keeps
+bind = {bind}                 # HTTP: POST and GET /records, GET /health, GET /ready
+data = "records.json"         # what it knows, across restarts
+
+[log]
+level = "INFO"                # DEBUG, INFO, WARNING or ERROR
+"""
+
+_GATEWAY = """
+name = {name}            # what logs call it
+genesis = "genesis.json"      # the network's rules; the certificates it checks hang on them
+key = "gateway.key"           # its account's private key, 0x-hex, mode 0600; one process at a time
+master_secret = "master.secret"   # turns voter ids into nullifiers; shared by all gateways of a network. Losing it
+                              # permits double votes, leaking it unmasks voters
+journal = "journal"           # accepted and not yet final; synced before anything is acknowledged
+spool = "spool"               # where that goes when the journal's disk fails: better another disk
+bind = {bind}                 # the HTTP API
+
+[elections]
+auto_create = {auto_create}           # an unknown election is created on its first ballot: for development only
+
+[batch]
+gather_ms = 20                # how long ballots are gathered for one transaction
+ballots_max = 2000            # most ballots in one transaction
+{validators}"""
+
+_GATEWAY_VALIDATOR = """
+[[validators]]
+name = {name}
+rpc_url = {rpc_url}
+p2p_url = {p2p_url}
+"""
+
+
+def _text(value: str) -> str:
+    return json.dumps(value)  # a JSON string of printable ASCII is a TOML basic string
+
+
+def _listen(process: Process, port: int) -> str:
+    return _text(f"{process.bind}:{port}")
+
+
+def _node(network: Network, process: Process) -> str:
+    return _COMMON.format(prefix="PSEPHOS_NODE", example="PSEPHOS_NODE_RPC__BIND") + _NODE.format(
+        name=_text(process.name),
+        p2p_bind=_listen(process, process.p2p_port),
+        p2p_advertise=_text(f"{process.host}:{process.p2p_port}"),
+        bootnodes=json.dumps([bootnode.url for bootnode in network.of_kind("bootnode")]),
+        rpc_bind=_listen(process, process.port),
+        interval=network.block_interval_ms,
+    )
+
+
+def _bootnode(_network: Network, process: Process) -> str:
+    return _COMMON.format(prefix="PSEPHOS_BOOTNODE", example="PSEPHOS_BOOTNODE_LOG__LEVEL") + _BOOTNODE.format(
+        name=_text(process.name), bind=_listen(process, process.port)
+    )
+
+
+def _gateway(network: Network, process: Process) -> str:
+    validators = "".join(
+        _GATEWAY_VALIDATOR.format(
+            name=_text(validator.name),
+            rpc_url=_text(validator.url),
+            p2p_url=_text(f"{validator.host}:{validator.p2p_port}"),
+        )
+        for validator in network.of_kind("validator")
+    )
+    return _COMMON.format(prefix="PSEPHOS_GATEWAY", example="PSEPHOS_GATEWAY_BATCH__GATHER_MS") + _GATEWAY.format(
+        name=_text(process.name),
+        bind=_listen(process, process.port),
+        auto_create="true" if network.dev else "false",
+        validators=validators,
+    )
+
+
+def render(network: Network, process: Process) -> str:
+    """The configuration file of one process of `network`."""
+    return {"bootnode": _bootnode, "validator": _node, "gateway": _gateway}[process.kind](network, process)
+
+
+def render_client(network: Network) -> str:
+    """client.toml: what somebody who checks receipts and reads the chain has to know."""
+    gateway = network.gateway
+    lines = [
+        "# Written by psephos: how a client finds this network, and what it must insist on.",
+        f"chain_id = {network.chain_id}",
+        f"genesis_hash = {_text(network.genesis_hash)}",
+        'genesis = "genesis.json"',
+        f"gateway_url = {_text(gateway.url if gateway else '')}",
+        f"rpc_urls = {json.dumps([validator.url for validator in network.of_kind('validator')])}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,107 @@
+"""Makes a network's folders: keys, genesis, configuration and guards, one self-contained folder per process."""
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from cluster.configs import render, render_client
+from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI
+from cluster.files import write_atomically
+from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Process, dump
+from node.chain.genesis import Genesis, domain_of, genesis_document
+from node.guardfile import create as create_guard
+from node.keyfile import create_key
+
+KEY_FILES = {"validator": "node.key", "gateway": "gateway.key"}
+SECRET_FILE = "master.secret"
+GUARD_FILE = "guard"
+
+
+def new_keys(folder: Path, kind: str) -> str:
+    """Make the key of a validator or gateway in `folder` and return its address (0x-hex).
+
+    A gateway gets a master secret as well, unless one was put there before: gateways of a network share it.
+    Raises ClusterError rather than replace a key.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / KEY_FILES[kind]
+    try:
+        address = "0x" + create_key(path).address.hex()
+    except FileExistsError:
+        raise ClusterError(f"{path} exists already and is left as it is: choose another folder") from None
+    if kind == "gateway" and not (folder / SECRET_FILE).exists():
+        write_atomically(folder / SECRET_FILE, f"0x{secrets.token_hex(32)}\n", mode=0o600)
+    return address
+
+
+def _genesis(network: Network) -> Genesis:
+    alloc = {bytes.fromhex(account[2:]): DEV_BALANCE_WEI for account in DEV_ACCOUNTS} if network.dev else {}
+
+    def addresses(processes: Sequence[Process]) -> tuple[bytes, ...]:
+        return tuple(sorted(bytes.fromhex(process.address[2:]) for process in processes))
+
+    return Genesis(
+        chain_id=network.chain_id,
+        timestamp=int(time.time()),
+        validators=addresses(network.of_kind("validator")),
+        gateways=addresses(network.of_kind("gateway")),
+        alloc=alloc,
+        anyone_creates_elections=network.dev,
+    )
+
+
+def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
+    """Write everything that `network` needs below `data_dir` and return it with addresses and genesis hash.
+
+    With `keys`, keys are made here; without, the processes bring their addresses, and their keys stay on their hosts.
+    cluster.json is written last: whoever finds it finds a whole network. The caller has made sure that
+    there is none yet (`cluster.network.load`).
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = data_dir / f"{FILE}.new"
+    write_atomically(unfinished, dump(network))
+    if keys:
+        processes = []
+        for process in network:
+            if process.kind != "bootnode":
+                # Left by an init that was killed: nothing has ever run on it.
+                (data_dir / process.name / KEY_FILES[process.kind]).unlink(missing_ok=True)
+                process = replace(process, address=new_keys(data_dir / process.name, process.kind))
+            processes.append(process)
+        network = replace(network, processes=tuple(processes))
+    genesis = _genesis(network)
+    domain = domain_of(genesis)
+    network = replace(network, genesis_hash="0x" + domain.genesis_hash.hex())
+    document = orjson.dumps(genesis_document(genesis), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    for process in network:
+        folder = data_dir / process.name
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "genesis.json", document)
+        write_atomically(folder / CONFIG_FILES[process.kind], render(network, process))
+        if process.kind == "validator":
+            (folder / GUARD_FILE).unlink(missing_ok=True)
+            create_guard(folder / GUARD_FILE, domain, bytes.fromhex(process.address[2:]))
+    write_atomically(data_dir / "genesis.json", document)
+    write_atomically(data_dir / "client.toml", render_client(network))
+    write_atomically(unfinished, dump(network))
+    unfinished.replace(data_dir / FILE)
+    return network
+
+
+def reconfigure(data_dir: Path, old: Network, new: Network) -> None:
+    """Write the configuration of `new` over that of `old`: same processes and keys, other ports or pace.
+
+    Raises ClusterError, before anything is written, when a file was edited by hand.
+    """
+    for process in old:
+        path = data_dir / process.name / CONFIG_FILES[process.kind]
+        if path.is_file() and path.read_text() not in (render(old, process), render(new, new.named(process.name))):
+            raise ClusterError(f"{path} was edited by hand, so ports and pace are changed there, not by options")
+    for process in new:
+        write_atomically(data_dir / process.name / CONFIG_FILES[process.kind], render(new, process))
+    write_atomically(data_dir / "client.toml", render_client(new))
+    write_atomically(data_dir / FILE, dump(new))
