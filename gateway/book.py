@@ -1,0 +1,203 @@
+"""The gateway's memory of its records: all that wait and a bounded number of those that are done."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from gateway.journal import RecordKey, Replayed, record_key
+from gateway.journal_format import Place
+from gateway.records import Anchor, Ballot, Outcome, Record
+
+RECENT_MAX = 50_000
+
+
+class NotDurable(RuntimeError):
+    """Neither the journal nor the spool could keep the record; nothing was promised."""
+
+
+class Commit:
+    """Tells any number of waiters that a group was synced, or that it could not be."""
+
+    __slots__ = ("_done", "_error")
+
+    def __init__(self) -> None:
+        self._done = asyncio.Event()
+        self._error: str | None = None
+
+    def finish(self, error: str | None = None) -> None:
+        self._error = error
+        self._done.set()
+
+    @property
+    def succeeded(self) -> bool:
+        return self._done.is_set() and self._error is None
+
+    async def wait(self) -> None:
+        """Return once the group is durable. Raises NotDurable. One waiter's cancellation does not touch the others."""
+        if not self._done.is_set():
+            await self._done.wait()
+        if self._error is not None:
+            raise NotDurable(self._error)
+
+
+class Item:
+    """One record and all that is known of it. Compared by identity.
+
+    It waits while it has neither `place` nor `reason`. A `place` is where it stands on the chain, checked by us, with
+    the outcome byte and its index in the log; a `reason` is why the chain will not take it.
+    """
+
+    __slots__ = (
+        "attempts",
+        "commit",
+        "index",
+        "outcome",
+        "place",
+        "reason",
+        "received_at_ms",
+        "record",
+        "sequence",
+        "taken_by",
+        "waiters",
+    )
+
+    def __init__(self, record: Record, received_at_ms: int) -> None:
+        self.record = record
+        self.received_at_ms = received_at_ms
+        self.sequence = -1
+        self.commit: Commit | None = None  # None: found in the journal at start, durable long since
+        self.place: Place | None = None
+        self.outcome: Outcome | None = None
+        self.index = 0
+        self.reason: str | None = None
+        self.attempts = 0
+        self.taken_by: str | None = None
+        self.waiters: list[asyncio.Future[None]] = []
+
+    @property
+    def pending(self) -> bool:
+        return self.place is None and self.reason is None
+
+    @property
+    def durable(self) -> bool:
+        return self.commit is None or self.commit.succeeded
+
+    def wake(self) -> None:
+        """Let everyone who waits for the end look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.waiters.clear()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when the record's end is known, or the time is over."""
+        if not self.pending or timeout_s <= 0:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        await asyncio.wait((waiter,), timeout=timeout_s)
+        if not waiter.done():
+            self.waiters.remove(waiter)
+
+
+def item_of(replayed: Replayed) -> Item:
+    """The item of a record found in the journal."""
+    item = Item(replayed.accepted.record, replayed.accepted.received_at_ms)
+    item.sequence = replayed.accepted.sequence
+    item.place, item.index, item.reason = replayed.place, replayed.index, replayed.reason
+    item.outcome = None if replayed.outcome is None else Outcome(replayed.outcome)
+    return item
+
+
+class Book:
+    """All waiting items, and the `recent_max` last ones that are done."""
+
+    def __init__(self, recent_max: int = RECENT_MAX) -> None:
+        self._items: dict[RecordKey, Item] = {}
+        self._by_record_id: dict[bytes, Item] = {}
+        self._by_transaction: dict[bytes, list[Item]] = {}
+        self._done: OrderedDict[Item, None] = OrderedDict()
+        self._recent_max = recent_max
+        self.pending_bytes = 0
+        self.pending_count = 0
+
+    def add(self, item: Item) -> None:
+        """Take in a new item; it takes the place of a refused one under the same key."""
+        key = record_key(item.record)
+        old = self._items.get(key)
+        if old is not None:
+            self._drop(old)
+        self._items[key] = item
+        if isinstance(item.record, Ballot):
+            self._by_record_id[item.record.record_id] = item
+        if item.pending:
+            self.pending_count += 1
+            self.pending_bytes += _weight(item.record)
+        else:
+            self._remember(item)
+
+    def remove(self, item: Item) -> None:
+        """Forget an item that never became durable."""
+        if item.pending:
+            self.pending_count -= 1
+            self.pending_bytes -= _weight(item.record)
+        self._drop(item)
+
+    def done(self, item: Item) -> None:
+        """Note that a waiting item has got its `place` or `reason` just now, and wake those who wait for it."""
+        self.pending_count -= 1
+        self.pending_bytes -= _weight(item.record)
+        self._remember(item)
+        item.wake()
+
+    def _remember(self, item: Item) -> None:
+        self._done[item] = None
+        if item.place is not None:
+            self._by_transaction.setdefault(item.place.transaction_hash, []).append(item)
+        while len(self._done) > self._recent_max:
+            self._drop(next(iter(self._done)))
+
+    def _drop(self, item: Item) -> None:
+        self._done.pop(item, None)
+        key = record_key(item.record)
+        if self._items.get(key) is item:
+            del self._items[key]
+        record = item.record
+        if isinstance(record, Ballot) and self._by_record_id.get(record.record_id) is item:
+            del self._by_record_id[record.record_id]
+        if item.place is not None:
+            carried = self._by_transaction.get(item.place.transaction_hash, [])
+            if item in carried:
+                carried.remove(item)
+            if not carried:
+                self._by_transaction.pop(item.place.transaction_hash, None)
+
+    def find(self, key: RecordKey) -> Item | None:
+        return self._items.get(key)
+
+    def ballot(self, nullifier: bytes) -> Item | None:
+        return self._items.get(("ballot", nullifier, b""))
+
+    def ballot_by_record_id(self, record_id: bytes) -> Item | None:
+        return self._by_record_id.get(record_id)
+
+    def anchor(self, batch_id: bytes) -> Item | None:
+        return self._items.get(("anchor", batch_id, b""))
+
+    def by_transaction(self, transaction_hash: bytes) -> list[Item]:
+        return list(self._by_transaction.get(transaction_hash, ()))
+
+    def pending(self) -> Iterator[Item]:
+        """The waiting items in the order in which they came."""
+        return (item for item in self._items.values() if item.pending)
+
+    def pending_ballots(self, election: int) -> int:
+        """How many ballots of an election wait here. Walks over all that waits."""
+        return sum(1 for item in self.pending() if isinstance(item.record, Ballot) and item.record.election == election)
+
+
+def _weight(record: Record) -> int:
+    """Bytes that a waiting record holds on to, about."""
+    if isinstance(record, Ballot):
+        return 600 + len(record.content)
+    return 700 if isinstance(record, Anchor) else 600 + len(record.data)

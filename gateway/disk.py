@@ -1,0 +1,67 @@
+"""The few file operations of the journal, in one place so that tests can record and fail them."""
+
+import fcntl
+import os
+from pathlib import Path
+
+
+class Disk:
+    """Blocking file operations. Each raises OSError as the operating system does."""
+
+    def names(self, folder: Path) -> list[str]:
+        """The names in a folder, which is made when missing."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.listdir(folder)
+
+    def read(self, path: Path) -> bytes:
+        return path.read_bytes()
+
+    def create(self, path: Path) -> int:
+        """A descriptor to append to a new file. Raises FileExistsError rather than touch an old one."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def write(self, descriptor: int, data: bytes) -> None:
+        """Append all of `data`. Not durable before `sync`."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        os.fdatasync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make creations and deletions in a folder durable."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class FolderInUse(RuntimeError):
+    """Another process holds the folder."""
+
+
+class FolderLock:
+    """Keeps a second process out of a folder. The operating system lets go of it however this process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FolderInUse."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise FolderInUse(
+                f"{folder} is in use by another gateway; stop it, or give this one a folder of its own"
+            ) from None
+
+    def release(self) -> None:
+        os.close(self._descriptor)
