@@ -29,6 +29,7 @@ from cluster.processes import STOP_GRACE_S, ProcessTable
 from cluster.supervisor import NAME as SUPERVISOR
 from cluster.supervisor import Supervisor, stop_all
 from cluster.terminal import own_foreground
+from node.chain.genesis import CHAIN_ID_MAX
 
 DEFAULT_VALIDATORS = 3
 DEFAULT_INTERVAL_MS = 100
@@ -69,8 +70,8 @@ def _new_network(options: argparse.Namespace, *, dev: bool, containers: bool = F
 
 def _chain_id(options: argparse.Namespace) -> int:
     value: int = DEFAULT_CHAIN_ID if options.chain_id is None else options.chain_id
-    if not 1 <= value < 1 << 63:
-        raise ClusterError(f"--chain-id {value}: from 1 to 2^63 - 1")
+    if not 1 <= value <= CHAIN_ID_MAX:
+        raise ClusterError(f"--chain-id {value}: from 1 to {CHAIN_ID_MAX}")
     return value
 
 

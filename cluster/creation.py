@@ -12,7 +12,7 @@ from cluster.configs import render, render_client
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI
 from cluster.files import write_atomically
 from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Process, dump
-from node.chain.genesis import Genesis, domain_of, genesis_document
+from node.chain.genesis import Genesis, GenesisError, domain_of, genesis_document, parse_genesis
 from node.guardfile import create as create_guard
 from node.keyfile import create_key
 
@@ -44,14 +44,19 @@ def _genesis(network: Network) -> Genesis:
     def addresses(processes: Sequence[Process]) -> tuple[bytes, ...]:
         return tuple(sorted(bytes.fromhex(process.address[2:]) for process in processes))
 
-    return Genesis(
+    genesis = Genesis(
         chain_id=network.chain_id,
         timestamp=int(time.time()),
         validators=addresses(network.of_kind("validator")),
         gateways=addresses(network.of_kind("gateway")),
         alloc=alloc,
         anyone_creates_elections=network.dev,
+        names={bytes.fromhex(process.address[2:]): process.name for process in network if process.address},
     )
+    try:
+        return parse_genesis(genesis_document(genesis))  # every node will read it with the same eyes
+    except GenesisError as error:
+        raise ClusterError(f"no network can be made of this: {error}") from None
 
 
 def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
