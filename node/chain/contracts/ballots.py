@@ -1,0 +1,359 @@
+"""Ballots of the Elections contract: casting one or a packed batch, the tally, and the views of what was cast.
+
+A packed record is nullifier (32) ‖ record id (32) ‖ kind (1) ‖ length of the content (u32 big-endian) ‖ content. The
+same bytes end the ballot's leaf in the election's log. Entries are flat records (see `flatlog`) by nullifier; body:
+record id (32) ‖ kind (1) ‖ content.
+
+Nothing here uses an ABI library for a ballot: this is the hottest path of the ledger.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from enum import IntEnum
+from hashlib import sha256
+from typing import NamedTuple
+
+from node.chain.contracts import flatlog
+from node.chain.contracts.addresses import ELECTIONS
+from node.chain.contracts.context import Appended, BlockContext, Call
+from node.chain.contracts.contract import NativeContract
+from node.chain.contracts.elections import (
+    ABI,
+    CHANGE_GAS,
+    COUNTS,
+    CREATE_GAS,
+    IDS_SLOT,
+    KIND_OPEN,
+    KIND_SEALED,
+    LOG_ROOT,
+    LOG_SIZE,
+    SEALED,
+    Election,
+    ElectionState,
+    cancel,
+    close,
+    create,
+    election_view,
+    may_cast,
+    options_count,
+    require_election,
+)
+from node.chain.contracts.layout import data_slot
+from node.chain.domain import Domain
+from node.chain.receipt import EventLog
+from node.chain.state import State
+
+RECORD_HEAD_BYTES = 69
+RECORDS_MAX = 2048
+CONTENT_BYTES_MAX = 65_536
+PAGE_MAX = 1024
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+CAST_GAS = 30_000
+RECORD_GAS = 2_000
+_VIEW_GAS = 5_000
+_ITEM_GAS = 2_000
+_BATCH_ARGUMENTS = 2
+_CAST_ARGUMENTS = 5
+_TOPIC = ABI.events["BallotsCast"].id
+
+Ballot = tuple[int, bytes, bytes, int, bytes, int]  # as the ABI's struct
+NO_BALLOT: Ballot = (0, bytes(32), bytes(32), 0, b"", 0)
+
+
+class Outcome(IntEnum):
+    """What became of one record of a batch; a byte each in the event's `outcomes`."""
+
+    ACCEPTED = 0
+    REPEATED = 1  # the nullifier is there with the same kind and content: that record stands
+    NULLIFIER_USED = 2  # the nullifier is there with another ballot
+    RECORD_ID_TAKEN = 3  # by another nullifier
+    CHOICE_OUTSIDE = 4
+    NOT_ALLOWED = 5  # this kind is not allowed, or the content is too large or empty
+
+
+class Tally(NamedTuple):
+    """Open ballots by option, and how many sealed ones."""
+
+    counts: list[int]
+    sealed_count: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts) + self.sealed_count
+
+
+def pack_record(nullifier: bytes, record_id: bytes, kind: int, content: bytes) -> bytes:
+    """One record of `castBatch`."""
+    return nullifier + record_id + bytes((kind,)) + len(content).to_bytes(4, "big") + content
+
+
+def leaf_prefix(domain: Domain, election: int) -> bytes:
+    """What stands before a packed record in its leaf: version, network, kind of log, election."""
+    return b"\x01" + domain.chain_id.to_bytes(8, "big") + domain.genesis_hash + b"\x01" + election.to_bytes(32, "big")
+
+
+def leaf(domain: Domain, election: int, record: bytes) -> bytes:
+    """The data of a ballot's leaf in its election's log; its hash is `merkle.log.leaf_hash` of it."""
+    return leaf_prefix(domain, election) + record
+
+
+def unpack_records(packed: bytes) -> Iterator[tuple[int, int]]:
+    """Where each packed record begins and ends. Reverts with MalformedBallots where the bytes are no records."""
+    total = len(packed)
+    begin = count = 0
+    while begin < total:
+        if count == RECORDS_MAX or total - begin < RECORD_HEAD_BYTES:
+            raise ABI.revert("MalformedBallots", begin)
+        end = begin + RECORD_HEAD_BYTES + int.from_bytes(packed[begin + 65 : begin + 69], "big")
+        if end > total:
+            raise ABI.revert("MalformedBallots", begin)
+        yield begin, end
+        begin = end
+        count += 1
+    if count == 0:
+        raise ABI.revert("MalformedBallots", 0)
+
+
+def read_tally(state: State, election: Election) -> Tally:
+    """The tally at this state's height."""
+    first = data_slot(election.base + COUNTS)
+    counts = [state.storage(ELECTIONS, first + option) for option in range(options_count(state, election))]
+    return Tally(counts, state.storage(ELECTIONS, election.base + SEALED))
+
+
+def ballot_by_nullifier(state: State, election: Election, nullifier: bytes) -> Ballot | None:
+    """The ballot under a nullifier, at this state's height."""
+    found = flatlog.entry(state, election.number, nullifier, state.storage(ELECTIONS, election.base + LOG_SIZE))
+    if found is None:
+        return None
+    index, number, body = found
+    return index, nullifier, body[:32], body[32], body[33:], number
+
+
+def ballot_by_record_id(state: State, election: Election, record_id: bytes) -> Ballot | None:
+    """The ballot under a record id, at this state's height."""
+    stored = state.record(flatlog.record_id_prefix(election.number) + record_id)
+    if stored is None:
+        return None
+    index = int.from_bytes(stored, "big")
+    if index >= state.storage(ELECTIONS, election.base + LOG_SIZE):
+        return None
+    return ballot_by_nullifier(state, election, flatlog.id_at(state, election.number, index))
+
+
+def end_block(block: BlockContext) -> None:
+    """Write nodes and root of every election's log that this block appended to."""
+    state = block.state
+    for number in sorted(block.appended):
+        if number == flatlog.ANCHORS_LOG:
+            continue
+        root = flatlog.append(state, number, block.appended[number])
+        election = require_election(state, state.storage(ELECTIONS, data_slot(IDS_SLOT) + number - 1))
+        state.set_storage(ELECTIONS, election.base + LOG_ROOT, int.from_bytes(root, "big"))
+
+
+class _Box:
+    """A ballot box for one call: judges records one by one, keeps what it accepts, and is emptied at the end."""
+
+    def __init__(self, call: Call, election: Election) -> None:
+        state = call.block.state
+        self._state = state
+        self._call = call
+        self._election = election
+        self._options = options_count(state, election)
+        self._open_allowed = bool(election.kinds & 1)
+        self._sealed_allowed = bool(election.kinds & 2)
+        self._by_nullifier = flatlog.id_prefix(election.number)
+        self._by_record_id = flatlog.record_id_prefix(election.number)
+        self._leaf_prefix = b"\0" + leaf_prefix(call.block.domain, election.id)
+        self._number = call.block.number.to_bytes(flatlog.INDEX_BYTES, "big")
+        self._first = state.storage(ELECTIONS, election.base + LOG_SIZE)
+        self._nullifiers: list[bytes] = []
+        self._leaf_hashes: list[bytes] = []
+        self._choices: list[int] = []  # the option of each open ballot, -1 for a sealed one
+        self.standing = 0  # index of the ballot because of which the last record was not accepted
+
+    def put(self, data: bytes, begin: int, end: int) -> int:
+        """Judge the packed record data[begin:end] and take it in if it is accepted. Returns its Outcome."""
+        kind = data[begin + 64]
+        size = end - begin - RECORD_HEAD_BYTES
+        if kind == KIND_OPEN:
+            if size != 1 or not self._open_allowed:
+                return 5
+            choice = data[end - 1]
+            if choice >= self._options:
+                return 4
+        elif kind == KIND_SEALED and self._sealed_allowed and 0 < size <= CONTENT_BYTES_MAX:
+            choice = -1
+        else:
+            return 5
+        state, nullifier = self._state, data[begin : begin + 32]
+        index = self._first + len(self._nullifiers)
+        key = self._by_nullifier + nullifier
+        record_key = self._by_record_id + data[begin + 32 : begin + 64]
+        stored = state.record(key)
+        if stored is not None and self._is_before(stored, index):
+            same = stored[44] == kind and stored[45:] == data[begin + RECORD_HEAD_BYTES : end]
+            return 1 if same else 2
+        stored = state.record(record_key)
+        if stored is not None and self._is_before(stored, index):
+            return 3
+        place = index.to_bytes(6, "big")
+        body = data[begin + 32 : begin + 65] + data[begin + RECORD_HEAD_BYTES : end]
+        state.set_record(key, place + self._number + body)
+        state.set_record(record_key, place)
+        self._nullifiers.append(nullifier)
+        self._leaf_hashes.append(sha256(self._leaf_prefix + data[begin:end]).digest())
+        self._choices.append(choice)
+        return 0
+
+    def _is_before(self, stored: bytes, index: int) -> bool:
+        self.standing = int.from_bytes(stored[:6], "big")
+        return self.standing < index
+
+    def empty(self, outcomes: bytes) -> None:
+        """Count what was accepted, hand it to the block and emit the event. Nothing may fail after this."""
+        state, base, count = self._state, self._election.base, len(self._nullifiers)
+        if count:
+            state.set_storage(ELECTIONS, base + LOG_SIZE, self._first + count)
+            first_count = data_slot(base + COUNTS)
+            for choice, ballots in Counter(self._choices).items():
+                slot = base + SEALED if choice < 0 else first_count + choice
+                state.set_storage(ELECTIONS, slot, state.storage(ELECTIONS, slot) + ballots)
+            number, appended = self._election.number, self._call.block.appended
+            if number not in appended:
+                appended[number] = Appended(self._first)
+            appended[number].ids += self._nullifiers
+            appended[number].leaf_hashes += self._leaf_hashes
+        words = b"".join(word.to_bytes(32, "big") for word in (self._first, count, 96, len(outcomes)))
+        padded = outcomes.ljust((len(outcomes) + 31) // 32 * 32, b"\0")
+        topics = (_TOPIC, self._election.id.to_bytes(32, "big"))
+        self._call.event_logs.append(EventLog(ELECTIONS, topics, words + padded))
+
+
+def _open_box(call: Call) -> _Box:
+    """The box of the election that calldata names first, if the caller may cast in it now; reverts otherwise."""
+    state, id_ = call.block.state, int.from_bytes(call.data[4:36], "big")
+    election = require_election(state, id_)
+    now = election.state_at(call.block.timestamp)
+    if now not in (ElectionState.OPEN, ElectionState.DELIVERING):
+        raise ABI.revert("ElectionNotOpen", id_, int(now))
+    if not may_cast(state, election, call.sender):
+        raise ABI.revert("NotRegistrar", call.sender)
+    return _Box(call, election)
+
+
+def _cast_batch(call: Call) -> bytes:
+    call.charge(CAST_GAS)
+    begin, end = ABI.tail_bytes(call.data, _BATCH_ARGUMENTS)
+    packed = call.data[begin:end]
+    records = list(unpack_records(packed))
+    call.charge(RECORD_GAS * len(records))
+    box = _open_box(call)
+    put = box.put
+    box.empty(bytes([put(packed, start, stop) for start, stop in records]))
+    return b""
+
+
+def _cast(call: Call) -> bytes:
+    call.charge(CAST_GAS + RECORD_GAS)
+    data = call.data
+    begin, end = ABI.tail_bytes(data, _CAST_ARGUMENTS)
+    nullifier, record_id, content = data[36:68], data[68:100], data[begin:end]
+    kind = int.from_bytes(data[100:132], "big")
+    box = _open_box(call)
+    if kind > 255:
+        raise ABI.revert("InvalidCalldata", "kind does not fit 8 bits")
+    record = pack_record(nullifier, record_id, kind, content)
+    outcome = box.put(record, 0, len(record))
+    if outcome in (Outcome.REPEATED, Outcome.NULLIFIER_USED):
+        raise ABI.revert("AlreadyCast", nullifier, box.standing)
+    if outcome == Outcome.RECORD_ID_TAKEN:
+        raise ABI.revert("RecordIdTaken", record_id, box.standing)
+    if outcome == Outcome.CHOICE_OUTSIDE:
+        election = require_election(call.block.state, int.from_bytes(data[4:36], "big"))
+        raise ABI.revert("InvalidChoice", content[0], options_count(call.block.state, election))
+    if outcome == Outcome.NOT_ALLOWED:
+        raise _not_allowed(call, kind)
+    box.empty(b"\0")
+    return b""
+
+
+def _not_allowed(call: Call, kind: int) -> Exception:
+    election = require_election(call.block.state, int.from_bytes(call.data[4:36], "big"))
+    if kind not in (KIND_OPEN, KIND_SEALED) or not election.kinds >> kind & 1:
+        return ABI.revert("KindNotAllowed", kind)
+    if kind == KIND_OPEN:
+        return ABI.revert("InvalidBallot", "an open ballot is one byte: the option's number")
+    return ABI.revert("InvalidBallot", f"a sealed ballot has 1 to {CONTENT_BYTES_MAX} bytes")
+
+
+def _tally(call: Call, id_: int) -> tuple[object, ...]:
+    tally = read_tally(call.block.state, require_election(call.block.state, id_))
+    return tally.counts, tally.sealed_count, tally.total
+
+
+def _ballot_by_nullifier(call: Call, id_: int, nullifier: bytes) -> tuple[object, ...]:
+    ballot = ballot_by_nullifier(call.block.state, require_election(call.block.state, id_), nullifier)
+    return ballot is not None, ballot or NO_BALLOT
+
+
+def _ballot_by_record_id(call: Call, id_: int, record_id: bytes) -> tuple[object, ...]:
+    ballot = ballot_by_record_id(call.block.state, require_election(call.block.state, id_), record_id)
+    return ballot is not None, ballot or NO_BALLOT
+
+
+def _ballots(call: Call, id_: int, first: int, count: int) -> tuple[object, ...]:
+    """As many as fit PAGE_MAX and PAGE_BYTES_MAX, and at least one where there is one: ask again behind the last."""
+    state = call.block.state
+    election = require_election(state, id_)
+    size = state.storage(ELECTIONS, election.base + LOG_SIZE)
+    page: list[Ballot] = []
+    bytes_count = 0
+    for index in range(first, min(size, first + min(count, PAGE_MAX))):
+        call.charge(_ITEM_GAS)
+        ballot = ballot_by_nullifier(state, election, flatlog.id_at(state, election.number, index))
+        assert ballot is not None, "an id of the log has no entry"
+        bytes_count += len(ballot[4])
+        if page and bytes_count > PAGE_BYTES_MAX:
+            break
+        page.append(ballot)
+    return (page,)
+
+
+def _log(call: Call, id_: int) -> tuple[object, ...]:
+    state = call.block.state
+    base = require_election(state, id_).base
+    return state.storage(ELECTIONS, base + LOG_SIZE), state.storage(ELECTIONS, base + LOG_ROOT).to_bytes(32, "big")
+
+
+def _election_count(call: Call) -> tuple[object, ...]:
+    return (call.block.state.storage(ELECTIONS, IDS_SLOT),)
+
+
+def _election_ids(call: Call, first: int, count: int) -> tuple[object, ...]:
+    state = call.block.state
+    end = min(state.storage(ELECTIONS, IDS_SLOT), first + min(count, PAGE_MAX))
+    slot = data_slot(IDS_SLOT)
+    return ([state.storage(ELECTIONS, slot + position) for position in range(first, end)],)
+
+
+CONTRACT = NativeContract(
+    ABI,
+    ELECTIONS,
+    {
+        "create": ABI.bind("create", CREATE_GAS, create),
+        "cast": _cast,
+        "castBatch": _cast_batch,
+        "close": ABI.bind("close", CHANGE_GAS, close),
+        "cancel": ABI.bind("cancel", CHANGE_GAS, cancel),
+        "election": ABI.bind("election", _VIEW_GAS, election_view),
+        "tally": ABI.bind("tally", _VIEW_GAS, _tally),
+        "ballotByNullifier": ABI.bind("ballotByNullifier", _VIEW_GAS, _ballot_by_nullifier),
+        "ballotByRecordId": ABI.bind("ballotByRecordId", _VIEW_GAS, _ballot_by_record_id),
+        "ballots": ABI.bind("ballots", _VIEW_GAS, _ballots),
+        "log": ABI.bind("log", _VIEW_GAS, _log),
+        "electionCount": ABI.bind("electionCount", _VIEW_GAS, _election_count),
+        "electionIds": ABI.bind("electionIds", _VIEW_GAS, _election_ids),
+    },
+)

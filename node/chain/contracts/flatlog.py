@@ -1,0 +1,123 @@
+"""RFC 6962 logs as flat records: their entries, the indexes over them and their nodes, beside the state trie.
+
+A log has a number: 0 for the anchors, n + 1 for the n-th election that was created. Keys, behind the number as a
+u32 (all integers are big-endian):
+
+    "n" ‖ id (32)                     → index (6) ‖ block number (6) ‖ the contract's own body
+    "r" ‖ record id (32)              → index (6); elections only
+    "i" ‖ page (8)                    → ids of entries page × 64 and on, up to 64
+    "t" ‖ level (1) ‖ tile (8)        → hashes of the complete subtrees over 64^level leaves from tile × 64 on, up to 64
+    "f"                               → the frontier of the head's log
+
+Entries are only ever added, so what was true at a past height is found by the log's size then, which the contract's
+storage holds: an index at or above it did not exist. Pages and tiles (as in Certificate Transparency's tiled logs)
+make a ballot cost two records, where a record for each node and each position would make five.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+
+from merkle.log import Frontier
+from node.chain.contracts.context import Appended
+from node.chain.errors import LedgerError
+from node.chain.state import State
+
+ANCHORS_LOG = 0
+PAGE_ENTRIES = 64
+TILE_LEVELS = 6  # 2^6 = PAGE_ENTRIES
+HASH_BYTES = 32
+INDEX_BYTES = 6
+BODY_OFFSET = 2 * INDEX_BYTES
+
+
+def id_prefix(log: int) -> bytes:
+    """What stands before an id in the key of its entry."""
+    return log.to_bytes(4, "big") + b"n"
+
+
+def record_id_prefix(log: int) -> bytes:
+    """What stands before a record id in the key of its index."""
+    return log.to_bytes(4, "big") + b"r"
+
+
+def entry(state: State, log: int, id_: bytes, size: int) -> tuple[int, int, bytes] | None:
+    """Index, block number and body of the entry with this id among the first `size`; None when it is not there."""
+    value = state.record(id_prefix(log) + id_)
+    if value is None:
+        return None
+    index = int.from_bytes(value[:INDEX_BYTES], "big")
+    if index >= size:
+        return None
+    return index, int.from_bytes(value[INDEX_BYTES:BODY_OFFSET], "big"), value[BODY_OFFSET:]
+
+
+def id_at(state: State, log: int, index: int) -> bytes:
+    """The id of the entry at an index below the log's size in a final block. Raises LedgerError when it is missing."""
+    page, offset = divmod(index, PAGE_ENTRIES)
+    ids = state.record(_page_key(log, page)) or b""
+    id_ = ids[offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
+    if len(id_) != HASH_BYTES:
+        raise LedgerError(f"log {log} has no id stored at index {index}")
+    return id_
+
+
+def node_reader(state: State, log: int) -> Callable[[int, int], bytes]:
+    """`get_node(level, index)` for `merkle.log`'s proofs: a stored hash, or what at most 31 hashings make of them.
+
+    It raises LedgerError for a subtree that the stored log does not complete.
+    """
+
+    def get_node(level: int, index: int) -> bytes:
+        tile_level, height = divmod(level, TILE_LEVELS)
+        tile, offset = divmod(index << height, PAGE_ENTRIES)
+        stored = state.record(_tile_key(log, tile_level, tile)) or b""
+        row = stored[offset * HASH_BYTES : (offset + (1 << height)) * HASH_BYTES]
+        if len(row) != HASH_BYTES << height:
+            raise LedgerError(f"log {log} has no stored node at level {level}, index {index}")
+        for _ in range(height):
+            row = b"".join(sha256(b"\x01" + row[at : at + 64]).digest() for at in range(0, len(row), 64))
+        return row
+
+    return get_node
+
+
+def append(state: State, log: int, appended: Appended) -> bytes:
+    """Write pages, tiles and frontier for what a block appended to a log. Returns the log's new root."""
+    frontier_key = log.to_bytes(4, "big") + b"f"
+    stored = state.record(frontier_key)
+    frontier = Frontier() if stored is None else Frontier.decode(stored)
+    first = appended.first_index
+    if frontier.size != first:
+        raise LedgerError(f"log {log} is stored up to {frontier.size}, and the state says {first}: not the head")
+    completed = frontier.extend(appended.leaf_hashes)
+    _extend_rows(state, lambda page: _page_key(log, page), first, appended.ids)
+    _extend_rows(state, lambda tile: _tile_key(log, 0, tile), first, appended.leaf_hashes)
+    by_level: dict[int, tuple[int, list[bytes]]] = {}
+    for level, index, digest in completed:
+        if level % TILE_LEVELS == 0:
+            by_level.setdefault(level // TILE_LEVELS, (index, []))[1].append(digest)
+    for tile_level, (index, hashes) in by_level.items():
+        _extend_rows(state, lambda tile, at=tile_level: _tile_key(log, at, tile), index, hashes)  # type: ignore[misc]
+    state.set_record(frontier_key, frontier.encode())
+    return frontier.root()
+
+
+def _extend_rows(state: State, key: Callable[[int], bytes], first: int, hashes: list[bytes]) -> None:
+    """Append hashes to rows of PAGE_ENTRIES; the first goes to position `first` of the whole sequence."""
+    row, offset = divmod(first, PAGE_ENTRIES)
+    begin = 0
+    while begin < len(hashes):
+        end = begin + PAGE_ENTRIES - offset
+        before = state.record(key(row)) if offset else b""
+        if before is None or len(before) < offset * HASH_BYTES:
+            raise LedgerError(f"a row of a log has fewer than its {offset} hashes")
+        state.set_record(key(row), before[: offset * HASH_BYTES] + b"".join(hashes[begin:end]))
+        begin, row, offset = end, row + 1, 0
+
+
+def _page_key(log: int, page: int) -> bytes:
+    return log.to_bytes(4, "big") + b"i" + page.to_bytes(8, "big")
+
+
+def _tile_key(log: int, tile_level: int, tile: int) -> bytes:
+    return log.to_bytes(4, "big") + b"t" + bytes((tile_level,)) + tile.to_bytes(8, "big")

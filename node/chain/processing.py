@@ -1,0 +1,164 @@
+"""One transaction against the state: whether a block may hold it at all, and what it does."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from merkle import rlp
+from node.chain.contracts import registry
+from node.chain.contracts.context import BlockContext, Call, OutOfGas, Revert
+from node.chain.errors import InvalidTransaction
+from node.chain.gas import intrinsic_gas_of
+from node.chain.receipt import EMPTY_BLOOM, EventLog, Receipt, make_receipt
+from node.chain.transaction import Transaction
+
+CREATION_REFUSED = "contract creation is not supported"
+NONCE_MAX = (1 << 64) - 2  # EIP-2681
+_EMPTY_RECEIPT_TAIL = rlp.encode(EMPTY_BLOOM) + rlp.encode([])
+
+
+class Outcome(NamedTuple):
+    """What a message did. `gas_used` includes the intrinsic gas."""
+
+    succeeded: bool
+    output: bytes
+    gas_used: int
+    event_logs: list[EventLog]
+
+
+@dataclass(slots=True)
+class BlockRun:
+    """A block while its transactions run: what is used so far, and their receipts with their encodings."""
+
+    context: BlockContext
+    miner: bytes
+    gas_max: int
+    gas_used: int = 0
+    receipts: list[Receipt] = field(default_factory=list)
+    encoded_receipts: list[bytes] = field(default_factory=list)
+
+
+def check_static(transaction: Transaction, *, chain_id: int, gas_max: int) -> int:
+    """Check what no state can change, save the signature. Returns the intrinsic gas.
+
+    `gas_max` is what a block may use. Raises InvalidTransaction, worded as geth does.
+    """
+    if transaction.chain_id != chain_id:
+        raise InvalidTransaction("invalid chain id for signer", f"have {transaction.chain_id} want {chain_id}")
+    if not transaction.to:
+        raise InvalidTransaction(CREATION_REFUSED, "this chain runs native contracts and has no EVM")
+    if transaction.max_priority_fee_per_gas > transaction.max_fee_per_gas:
+        raise InvalidTransaction(
+            "max priority fee per gas higher than max fee per gas",
+            f"maxPriorityFeePerGas: {transaction.max_priority_fee_per_gas}, "
+            f"maxFeePerGas: {transaction.max_fee_per_gas}",
+        )
+    if transaction.nonce > NONCE_MAX:
+        raise InvalidTransaction("nonce has max value", f"tx nonce {transaction.nonce}")
+    if transaction.gas_limit > gas_max:
+        raise InvalidTransaction("exceeds block gas limit", f"tx gas {transaction.gas_limit}, at most {gas_max}")
+    gas = intrinsic_gas_of(transaction.data, transaction.access_list)
+    if gas > transaction.gas_limit:
+        raise InvalidTransaction("intrinsic gas too low", f"gas {transaction.gas_limit}, minimum needed {gas}")
+    return gas
+
+
+def cost_max(transaction: Transaction) -> int:
+    """Wei that the sender must own: value, and the whole gas limit at the highest price."""
+    return transaction.gas_limit * transaction.max_fee_per_gas + transaction.value
+
+
+def run_transaction(run: BlockRun, transaction: Transaction) -> None:
+    """Execute a transaction as the next of the block.
+
+    Raises InvalidTransaction, with nothing changed, when the block may not hold it here. "nonce too high" and "gas
+    limit reached" mean that it may later.
+    """
+    context = run.context
+    state = context.state
+    gas_limit = transaction.gas_limit
+    gas = check_static(transaction, chain_id=context.domain.chain_id, gas_max=run.gas_max)
+    if gas_limit > run.gas_max - run.gas_used:
+        raise InvalidTransaction("gas limit reached", f"tx gas {gas_limit}, left {run.gas_max - run.gas_used}")
+    sender = transaction.sender
+    account = state.account(sender)
+    nonce = account.nonce
+    if transaction.nonce != nonce:
+        reason = "nonce too low" if transaction.nonce < nonce else "nonce too high"
+        raise InvalidTransaction(reason, f"next nonce {nonce}, tx nonce {transaction.nonce}")
+    if transaction.max_fee_per_gas or transaction.value:
+        cost = cost_max(transaction)
+        if cost > account.balance:
+            raise InvalidTransaction(
+                "insufficient funds for gas * price + value", f"balance {account.balance}, tx cost {cost}"
+            )
+    state.set_nonce(sender, nonce + 1)
+    outcome = run_message(
+        context,
+        sender=sender,
+        to=transaction.to,
+        value=transaction.value,
+        data=transaction.data,
+        gas_limit=gas_limit,
+        intrinsic_gas=gas,
+        in_transaction=True,
+    )
+    tip = transaction.effective_tip(0)
+    if tip:
+        fee = tip * outcome.gas_used
+        state.set_balance(sender, state.balance(sender) - fee)
+        state.set_balance(run.miner, state.balance(run.miner) + fee)
+    run.gas_used += outcome.gas_used
+    receipt = make_receipt(transaction.type, outcome.succeeded, run.gas_used, outcome.event_logs)
+    run.receipts.append(receipt)
+    run.encoded_receipts.append(encode_receipt(receipt))
+
+
+def run_message(
+    context: BlockContext,
+    *,
+    sender: bytes,
+    to: bytes,
+    value: int,
+    data: bytes,
+    gas_limit: int,
+    intrinsic_gas: int,
+    in_transaction: bool,
+) -> Outcome:
+    """Transfer `value` and call `to`. The sender must own `value`, and `gas_limit` cover `intrinsic_gas`."""
+    state = context.state
+    contract = registry.CONTRACTS.get(to)
+    if contract is None:
+        if value:
+            _transfer(context, sender, to, value)
+        return Outcome(True, b"", intrinsic_gas, [])
+    snapshot = state.snapshot()
+    if value:
+        _transfer(context, sender, to, value)
+    call = Call(context, sender, value, data, gas_limit, in_transaction, intrinsic_gas)
+    try:
+        return Outcome(True, contract.call(call), call.gas_used, call.event_logs)
+    except Revert as refusal:
+        state.revert(snapshot)
+        return Outcome(False, refusal.data, call.gas_used, [])
+    except OutOfGas:
+        state.revert(snapshot)
+        return Outcome(False, b"", gas_limit, [])
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The receipt's consensus encoding; by a shorter way where it has no event logs, as transfers have none."""
+    if receipt.event_logs:
+        return receipt.encoded()
+    gas = receipt.cumulative_gas_used
+    size = (gas.bit_length() + 7) >> 3
+    number = bytes((gas,)) if 0 < gas < 0x80 else bytes((0x80 + size,)) + gas.to_bytes(size, "big")
+    status = b"\x01" if receipt.succeeded else b"\x80"
+    body = status + number + _EMPTY_RECEIPT_TAIL
+    encoded = b"\xf9" + len(body).to_bytes(2, "big") + body
+    return bytes((receipt.type,)) + encoded if receipt.type else encoded
+
+
+def _transfer(context: BlockContext, sender: bytes, to: bytes, value: int) -> None:
+    state = context.state
+    state.set_balance(sender, state.balance(sender) - value)
+    state.set_balance(to, state.balance(to) + value)
