@@ -36,6 +36,11 @@ class Blocks:
         self._cache: OrderedDict[int, LoadedBlock] = OrderedDict()
         self._cached_bytes = 0
 
+    @property
+    def head_height(self) -> int:
+        """The height of the last final block."""
+        return self._chain.head.number
+
     def height_of(self, ref: BlockRef) -> int | None:
         """The height of a final block, or None. All are final, so `safe`, `finalized` and `pending` are the head."""
         if ref.hash:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from node.chain.transaction import AccessList
 from node.rpc import hexes
@@ -40,6 +40,13 @@ class CallRequest:
     gas: int | None
     gas_price: int
     access_list: AccessList
+
+
+class Slot(NamedTuple):
+    """A storage slot, and the hex form, a word or a quantity, in which the caller named it."""
+
+    number: int
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +103,12 @@ def _block_object(value: dict[str, Any]) -> BlockRef:
     return _block_number(value["blockNumber"])
 
 
-def _slot(value: object) -> int:
+def _slot(value: object) -> Slot:
     """A storage slot: a quantity, or 32 bytes of data; geth takes shorter data and leading zeros, too."""
     if isinstance(value, str) and value.startswith("0x") and 2 < len(value) <= 66:
-        digits = value[2:]
-        return int.from_bytes(hexes.parse_data("0x" + digits.zfill(64), length=32), "big")
+        word = hexes.parse_data("0x" + value[2:].zfill(64), length=32)
+        number = int.from_bytes(word, "big")
+        return Slot(number, hexes.data(word) if len(value) == 66 else hexes.quantity(number))
     raise BadValue(f"expected a storage slot of 1 to 32 bytes in hex, not {shown(value)}")
 
 
@@ -169,6 +177,11 @@ def _call(value: object) -> CallRequest:
         gas_price=price or fee_cap or 0,
         access_list=tuple(_field(value, "accessList", _list(_access, 1_024), [])),
     )
+
+
+def _overrides(value: object) -> None:
+    if value != {}:
+        raise BadValue("state overrides are not supported; expected nothing, null or {}")
 
 
 def _access(value: object) -> tuple[bytes, tuple[bytes, ...]]:
@@ -269,6 +282,7 @@ CALL: Final = Kind(
     },
     _call,
 )
+OVERRIDES: Final = Kind({"type": "object", "maxProperties": 0}, _overrides)
 
 
 def _one_or_more_schema(kind: Kind) -> JsonSchema:

@@ -49,7 +49,7 @@ def transaction_view(transaction: Transaction, header: Header | None = None, ind
     base_fee = header.base_fee_per_gas if header else 0
     price = base_fee + transaction.effective_tip(base_fee) if header else transaction.max_fee_per_gas
     parity = transaction.signature[64]
-    view = {
+    view: View = {
         "blockHash": data(header.hash) if header else None,
         "blockNumber": quantity(header.number) if header else None,
         "transactionIndex": quantity(index) if header else None,

@@ -1,0 +1,111 @@
+"""Search of event logs: by height, address and topics, with the headers' bloom filters to skip blocks."""
+
+from node.chain.block import Header
+from node.chain.receipt import EMPTY_BLOOM, EventLog, bloom_bits
+from node.rpc.blocks import Blocks, LoadedBlock
+from node.rpc.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
+from node.rpc.limits import Limits
+from node.rpc.pacing import Pace
+from node.rpc.params import BlockRef, LogQuery
+from node.rpc.views import View, log_view
+
+
+class LogMatcher:
+    """Which event logs a query wants, and which blocks cannot hold any."""
+
+    def __init__(self, query: LogQuery) -> None:
+        self._addresses = query.addresses
+        self._topics = query.topics
+        wanted = [alternatives for alternatives in (query.addresses, *query.topics) if alternatives]
+        self._masks = [[bloom_bits(entry) for entry in alternatives] for alternatives in wanted]
+
+    def may_match(self, header: Header) -> bool:
+        """False when the block's bloom filter rules a match out."""
+        if header.logs_bloom == EMPTY_BLOOM:
+            return False
+        bloom = int.from_bytes(header.logs_bloom, "big")
+        return all(any(bloom & mask == mask for mask in masks) for masks in self._masks)
+
+    def matches(self, log: EventLog) -> bool:
+        """Whether the query wants this event log; a log with fewer topics than the query has positions is not."""
+        if self._addresses and log.address not in self._addresses:
+            return False
+        if len(log.topics) < len(self._topics):
+            return False
+        return all(not wanted or topic in wanted for topic, wanted in zip(log.topics, self._topics, strict=False))
+
+    def select(self, loaded: LoadedBlock) -> list[View]:
+        """The views of a block's matching event logs."""
+        header, transactions = loaded.block.header, loaded.block.transactions
+        return [
+            log_view(log, header, transactions[index], index, loaded.first_log[index] + position)
+            for index, receipt in enumerate(loaded.receipts)
+            for position, log in enumerate(receipt.event_logs)
+            if self.matches(log)
+        ]
+
+
+class LogSearch:
+    """Searches the final chain, within the limits, and gives way to others while it does."""
+
+    def __init__(self, blocks: Blocks, limits: Limits) -> None:
+        self._blocks = blocks
+        self._limits = limits
+
+    async def all(self, query: LogQuery) -> list[View]:
+        """Every event log that the query wants. Raises RpcError when that is more than the limits allow."""
+        span = self._span(query)
+        blocks_max = self._limits.log_blocks_max
+        if len(span) > blocks_max:
+            raise RpcError(
+                LIMIT_EXCEEDED,
+                f"block range too wide: {len(span)} blocks, at most {blocks_max}; "
+                f"try {span.start:#x} to {span.start + blocks_max - 1:#x}",
+            )
+        found, next_height = await self._scan(LogMatcher(query), span)
+        if next_height < span.stop:
+            raise RpcError(
+                LIMIT_EXCEEDED,
+                f"query returned more than {self._limits.logs_max} event logs; "
+                f"try {span.start:#x} to {max(span.start, next_height - 1):#x}",
+            )
+        return found
+
+    async def some(self, matcher: LogMatcher, first: int, last: int) -> tuple[list[View], int]:
+        """The event logs of as many blocks as the limits allow, from `first` on; and the height to go on from."""
+        span = range(first, min(last + 1, first + self._limits.log_blocks_max))
+        found, next_height = await self._scan(matcher, span)
+        if next_height == first < span.stop:  # one block alone is above the limit; its logs must come at once
+            found, next_height = matcher.select(self._blocks.load(first)), first + 1
+        return found, next_height
+
+    async def _scan(self, matcher: LogMatcher, span: range) -> tuple[list[View], int]:
+        """Event logs of whole blocks, at most `logs_max`; and the height of the first block that did not fit."""
+        pace = Pace()
+        found: list[View] = []
+        for height in span:
+            header = self._blocks.header(BlockRef(height=height))
+            if header is not None and matcher.may_match(header):
+                selected = matcher.select(self._blocks.load(height))
+                if len(found) + len(selected) > self._limits.logs_max:
+                    return found, height
+                found += selected
+            await pace.breathe()
+        return found, span.stop
+
+    def _span(self, query: LogQuery) -> range:
+        first, last = query.first, query.last
+        if first.hash:
+            height = self._blocks.height_of(first)
+            if height is None:
+                raise RpcError(SERVER_ERROR, "unknown block")
+            return range(height, height + 1)
+        start, stop = self._clamped(first), self._clamped(last)
+        if first.height >= 0 and last.height >= 0 and first.height > last.height:
+            raise RpcError(SERVER_ERROR, "invalid block range params")
+        return range(start, min(stop, self._blocks.head_height) + 1)
+
+    def _clamped(self, ref: BlockRef) -> int:
+        """The height that a tag or number names; a number above the head is kept, and finds nothing yet."""
+        height = self._blocks.height_of(ref)
+        return ref.height if height is None else height
