@@ -1,0 +1,151 @@
+"""The bootnode: an HTTP server that passes signed peer records on. It vouches for nobody."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from bootnode.config import BootnodeConfig, load_config
+from bootnode.table import ForeignTable, Outdated, Table
+from node.chain.errors import PeerError
+from node.chain.genesis import domain_of, parse_genesis
+from node.p2p.endpoint import parse_endpoint
+from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX
+
+BODY_S_MAX = 5.0  # a record is read within this, or not at all
+SAVE_EVERY_S = 1.0
+_log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Bootnode:
+    """The table behind its HTTP routes, kept on disk."""
+
+    def __init__(self, config: BootnodeConfig) -> None:
+        """Reads the genesis and what was kept. Raises OSError, ValueError (also GenesisError)."""
+        genesis = parse_genesis(orjson.loads(config.genesis.read_bytes()))
+        self._config = config
+        self._table = Table(
+            domain_of(genesis),
+            reserved={*genesis.validators, *(bytes.fromhex(address[2:]) for address in config.allow)},
+            open_seats=config.limits.open_seats,
+            record_life_s_max=config.limits.record_life_s_max,
+        )
+        self._load()
+        self._listing = orjson.dumps(self._table.document())  # encoded once a change, not once a request
+        self._saved = self._listing
+
+    def application(self) -> web.Application:
+        """The routes."""
+        application = web.Application(client_max_size=RECORD_DOCUMENT_BYTES_MAX, middlewares=[_problems])
+        application.router.add_get("/records", self._get_records)
+        application.router.add_post("/records", self._post_record)
+        application.router.add_get("/health", self._get_health)
+        application.router.add_get("/ready", self._get_health)  # nothing to wait for: it serves what it has
+        return application
+
+    async def serve(self, stopping: asyncio.Event) -> None:
+        """Serve until `stopping`. Raises OSError when the address cannot be bound."""
+        runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=15.0, shutdown_timeout=1.0)
+        await runner.setup()
+        bind = parse_endpoint(self._config.bind, port_min=0)
+        try:
+            await web.TCPSite(runner, bind.host, bind.port, reuse_address=True).start()
+            _log.info("%s listens on %s with %d records", self._config.name, runner.addresses[0], len(self._table))
+            while not stopping.is_set():
+                await self._save()
+                try:
+                    await asyncio.wait_for(stopping.wait(), SAVE_EVERY_S)
+                except TimeoutError:
+                    continue
+        finally:
+            await runner.cleanup()
+            await self._save()
+
+    async def _get_records(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._listing, content_type="application/json")
+
+    async def _post_record(self, request: web.Request) -> web.Response:
+        async with asyncio.timeout(BODY_S_MAX):
+            body = await request.read()
+        try:
+            is_new = self._table.put(orjson.loads(body), now_s=int(time.time()))
+        except Outdated as error:
+            return _json(409, {"error": str(error), "sequence": error.standing})
+        except (orjson.JSONDecodeError, PeerError) as error:
+            return _json(400, {"error": str(error)})
+        if is_new:
+            self._listing = orjson.dumps(self._table.document())
+        return _json(200, {"new": is_new, "records": len(self._table)})
+
+    async def _get_health(self, _request: web.Request) -> web.Response:
+        return _json(200, {"status": "ok", "name": self._config.name, "records": len(self._table)})
+
+    def _load(self) -> None:
+        try:
+            self._table.load(orjson.loads(self._config.data.read_bytes()))
+        except FileNotFoundError:
+            return
+        except (orjson.JSONDecodeError, ForeignTable) as error:  # hints only: peers announce themselves again
+            _log.warning("%s cannot be used, records will be gathered anew: %s", self._config.data, error)
+
+    async def _save(self) -> None:
+        listing = self._listing
+        if listing is self._saved:
+            return
+        try:
+            await asyncio.to_thread(_replace, self._config.data, listing)
+            self._saved = listing
+        except OSError as error:
+            _log.warning("cannot write %s: %s", self._config.data, error)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except TimeoutError:
+        return _json(408, {"error": f"the body did not come within {BODY_S_MAX:.0f} s"})
+    except web.HTTPException as error:
+        return _json(error.status, {"error": error.reason})
+
+
+def _json(status: int, document: dict[str, object]) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file, synced, as a whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+async def _serve_until_signal(bootnode: Bootnode) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await bootnode.serve(stopping)
+
+
+def run(config_path: Path) -> int:
+    """Run one bootnode until SIGTERM or SIGINT; the exit code, 0 when it was stopped so and 1 when it cannot start."""
+    try:
+        config = load_config(config_path)
+        logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)-7s %(message)s")
+        asyncio.run(_serve_until_signal(Bootnode(config)))
+    except (OSError, ValueError) as error:  # TOML, JSON, genesis and validation errors are ValueErrors
+        print(f"bootnode: {config_path}: {error}", file=sys.stderr)  # noqa: T201 -- logging may not be set up yet
+        return 1
+    return 0

@@ -1,0 +1,100 @@
+"""Accepts TCP connections and takes them through TLS; bounds how many strangers may be in that at a time."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from node.p2p.connection import Connection, monotonic_ms
+from node.p2p.policy import NetworkPolicy
+from node.p2p.tls import Credentials
+
+BACKLOG = 128
+REPORT_EVERY_MS = 10_000
+ACCEPT_RETRY_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+class Listener:
+    """One listening socket. asyncio's own servers do not let us count connections before their handshake is done."""
+
+    def __init__(
+        self,
+        bind: tuple[str, int],
+        policy: NetworkPolicy,
+        credentials: Callable[[], Credentials],
+        greet: Callable[[], Connection],
+    ) -> None:
+        self._bind = bind
+        self._policy = policy
+        self._credentials = credentials
+        self._greet = greet
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._refusals = 0  # since the last one that was reported
+        self._reported_ms: int | None = None
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when the address cannot be bound."""
+        host, port = self._bind
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        self._socket = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept_forever(self._socket))
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on; known after `start`."""
+        if self._socket is None:
+            raise RuntimeError("the listener has not started")
+        return int(self._socket.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Listen no more, and end the handshakes that are under way."""
+        tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _accept_forever(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as error:  # too many open files, or a connection that was gone before we took it
+                self.refused(f"cannot accept a connection: {error}")
+                await asyncio.sleep(ACCEPT_RETRY_S)
+                continue
+            if len(self._handshakes) >= self._policy.handshakes_max:
+                accepted.close()
+                self.refused(f"{len(self._handshakes)} handshakes are under way")
+                continue
+            task = asyncio.create_task(self._shake_hands(accepted))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, accepted: socket.socket) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._greet,
+                accepted,
+                ssl=self._credentials().server,
+                ssl_handshake_timeout=self._policy.handshake_ms_max / 1000,
+            )
+        except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
+            self.refused(f"no TLS session: {error}")
+
+    def refused(self, reason: str) -> None:
+        """Report a refused connection; a flood of them makes one line in ten seconds."""
+        self._refusals += 1
+        now_ms = monotonic_ms()
+        if self._reported_ms is not None and now_ms - self._reported_ms < REPORT_EVERY_MS:
+            return
+        _log.warning("refused %d connection(s), the last: %s", self._refusals, reason)
+        self._refusals = 0
+        self._reported_ms = now_ms
