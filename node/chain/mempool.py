@@ -110,6 +110,7 @@ class Mempool:
         self._gas_max = gas_max
         self._by_hash: dict[bytes, Transaction] = {}
         self._senders: dict[bytes, _Sender] = {}
+        self._ready: dict[bytes, _Sender] = {}  # those of the senders who have something that can be executed
         self._arrivals = 0
         self.bytes_count = 0
 
@@ -158,6 +159,7 @@ class Mempool:
             self._forget(sender.take(transaction.nonce))
         self._arrivals += 1
         sender.put(_Entry(transaction, self._arrivals, tip, cost))
+        self._file(address, sender)
         self._by_hash[transaction.hash] = transaction
         self.bytes_count += len(transaction.raw)
 
@@ -167,18 +169,22 @@ class Mempool:
         A higher tip goes first; of equal ones each sender's first, then each sender's second, and so on, by arrival:
         who sends much does not delay who sends little.
         """
-        heap: list[tuple[int, int, int, int, _Sender]] = []  # -tip, turn, arrival, nonce; arrivals never tie
-        for address, sender in self._senders.items():
-            nonce = next_nonce(address)
-            entry = sender.queue.get(nonce)
-            if entry is not None:
-                heap.append((-entry.tip, 0, entry.arrival, nonce, sender))
+        # -tip, turn, arrival, nonce, address; arrivals never tie.
+        heap = [
+            (-entry.tip, 0, entry.arrival, sender.nonce, address)
+            for address, sender in self._ready.items()
+            if (entry := sender.queue.get(sender.nonce)) is not None
+        ]
         heapify(heap)
         selected: list[Transaction] = []
         misfits = 0
         while heap and gas_max >= _TRANSACTION_GAS_MIN and misfits <= _MISFITS_MAX:
-            _, turn, _, nonce, sender = heap[0]
-            transaction = sender.queue[nonce].transaction
+            _, turn, _, nonce, address = heap[0]
+            queue = self._senders[address].queue
+            if turn == 0 and next_nonce(address) != nonce:  # a block that this pool was not told of
+                heappop(heap)
+                continue
+            transaction = queue[nonce].transaction
             if transaction.gas_limit > gas_max or len(transaction.raw) > bytes_max:
                 misfits += 1
                 heappop(heap)
@@ -186,11 +192,11 @@ class Mempool:
             selected.append(transaction)
             gas_max -= transaction.gas_limit
             bytes_max -= len(transaction.raw)
-            entry = sender.queue.get(nonce + 1)
+            entry = queue.get(nonce + 1)
             if entry is None:
                 heappop(heap)
             else:
-                heapreplace(heap, (-entry.tip, turn + 1, entry.arrival, nonce + 1, sender))
+                heapreplace(heap, (-entry.tip, turn + 1, entry.arrival, nonce + 1, address))
         return selected
 
     def finalised(self, transactions: Iterable[Transaction], next_nonce: Callable[[bytes], int]) -> None:
@@ -205,8 +211,7 @@ class Mempool:
             address = transaction.sender
             sender = self._senders[address]
             self._forget(sender.take(transaction.nonce))
-            if not sender.queue:
-                del self._senders[address]
+            self._file(address, sender)
 
     def pending_nonce(self, sender: bytes, account_nonce: int) -> int:
         """The nonce behind the sender's executable transactions here; `account_nonce` is the head's."""
@@ -216,7 +221,7 @@ class Mempool:
 
     def has_work(self, next_nonce: Callable[[bytes], int]) -> bool:
         """Whether any transaction can be executed now."""
-        return any(next_nonce(address) in sender.queue for address, sender in self._senders.items())
+        return any(next_nonce(address) in sender.queue for address, sender in self._ready.items())
 
     def _advance(self, address: bytes, nonce: int) -> None:
         sender = self._senders.get(address)
@@ -224,8 +229,16 @@ class Mempool:
             return
         for entry in sender.advance(nonce):
             self._forget(entry)
+        self._file(address, sender)
+
+    def _file(self, address: bytes, sender: _Sender) -> None:
+        """Keep the indexes of senders true after a change of this one's queue."""
         if not sender.queue:
             del self._senders[address]
+        if sender.ready_end > sender.nonce:
+            self._ready[address] = sender
+        else:
+            self._ready.pop(address, None)
 
     def _forget(self, entry: _Entry) -> None:
         del self._by_hash[entry.transaction.hash]
