@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from node.chain.mempool import MempoolLimits
+from node.consensus.events import Policy
+
 
 class ConfigError(RuntimeError):
     """The configuration cannot be used; the message names the file, the key, the value and what was expected."""
@@ -61,12 +64,24 @@ class ConsensusConfig(_Table):
         default=5, ge=1, description="How far in the future a fresh proposal's timestamp may lie."
     )
 
+    def policy(self) -> Policy:
+        """The engine's policy."""
+        return Policy(
+            block_interval_min_ms=self.block_interval_min_ms,
+            block_interval_empty_ms=int(self.block_interval_empty_s * 1000),
+            round_timeout_ms=self.round_timeout_ms,
+        )
+
 
 class MempoolConfig(_Table):
     """`[mempool]`: what waits for a block."""
 
     transactions_max: int = Field(default=50_000, ge=1, description="Most transactions held at once.")
     bytes_max: int = Field(default=128 << 20, ge=1 << 20, description="Most bytes of transactions held at once.")
+
+    def limits(self) -> MempoolLimits:
+        """The mempool's limits."""
+        return MempoolLimits(transactions_max=self.transactions_max, bytes_max=self.bytes_max)
 
 
 class LogConfig(_Table):

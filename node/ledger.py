@@ -6,12 +6,16 @@ from collections.abc import Iterable
 from node.chain.block import Block, Header
 from node.chain.domain import Domain
 from node.chain.errors import LedgerError
-from node.chain.execution import Built, Executed, apply_block, build_block
+from node.chain.execution import apply_block, build_block
 from node.chain.genesis import Genesis, build_genesis
+from node.chain.outcome import Built, Executed
 from node.chain.receipt import Receipt
 from node.chain.state import State
 from node.chain.transaction import Transaction
-from node.consensus.certificate import Certificate
+from node.consensus.certificate import Certificate, sealers
+from node.consensus.evidence import Evidence
+from node.consensus.quorum import quorum
+from node.rpc.ports import Seal
 from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
@@ -68,7 +72,7 @@ class Ledger:
         return built
 
     def execute(self, block: Block) -> Executed:
-        """Check the block against the head and execute it, once. Raises InvalidBlock, or what its transactions raise."""
+        """Check the block against the head and execute it, once. Raises InvalidBlock or InvalidTransaction."""
         executed = self._executed.get(block.hash)
         if executed is None:
             executed = apply_block(
@@ -106,6 +110,10 @@ class Ledger:
         self._recent[block.number] = (block, receipts)
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
+
+    def keep_evidence(self, evidence: Evidence) -> None:
+        """Store an equivocation, once."""
+        self._store.put_evidence(evidence)
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -147,6 +155,17 @@ class Ledger:
     def locate(self, transaction_hash: bytes) -> tuple[int, int] | None:
         """(height, index) of a final transaction."""
         return self._store.locate(transaction_hash)
+
+    def seals(self, height: int) -> tuple[Seal, ...]:
+        """The seals of that block's certificate, with who made them."""
+        certificate = self.certificate(height)
+        if certificate is None:
+            return ()
+        return tuple(map(Seal, sealers(certificate, self.domain), certificate.seals))
+
+    def quorum(self, height: int) -> int:
+        """How many seals that height needs."""
+        return quorum(len(self.validators(height)))
 
     def validators(self, height: int) -> tuple[bytes, ...]:
         """The sorted set that decides `height`."""

@@ -23,6 +23,10 @@ class BadPayload(PeerError):
     """A peer's payload is not what its kind says."""
 
 
+def _pack(value: object) -> bytes:
+    return bytes(msgpack.packb(value))
+
+
 def _unpack(payload: bytes, length: int | None = None) -> list[Any]:
     try:
         value = msgpack.unpackb(payload, use_list=True, raw=False, strict_map_key=True)
@@ -49,7 +53,7 @@ def _byte_strings(values: list[Any], *, count_max: int, length: int | None = Non
 
 def pack_status(height: int, block_hash: bytes) -> bytes:
     """This node's head: its height and block hash."""
-    return msgpack.packb([height, block_hash])
+    return _pack([height, block_hash])
 
 
 def unpack_status(payload: bytes) -> tuple[int, bytes]:
@@ -60,7 +64,7 @@ def unpack_status(payload: bytes) -> tuple[int, bytes]:
 
 def pack_hashes(hashes: Sequence[bytes]) -> bytes:
     """Transaction hashes: announced, or asked for."""
-    return msgpack.packb(list(hashes))
+    return _pack(list(hashes))
 
 
 def unpack_hashes(payload: bytes) -> list[bytes]:
@@ -70,7 +74,7 @@ def unpack_hashes(payload: bytes) -> list[bytes]:
 
 def pack_transactions(raws: Sequence[bytes]) -> bytes:
     """Raw transactions."""
-    return msgpack.packb(list(raws))
+    return _pack(list(raws))
 
 
 def unpack_transactions(payload: bytes) -> list[bytes]:
@@ -80,7 +84,7 @@ def unpack_transactions(payload: bytes) -> list[bytes]:
 
 def pack_get_blocks(from_height: int, count: int) -> bytes:
     """Ask for `count` final blocks with their certificates."""
-    return msgpack.packb([from_height, count])
+    return _pack([from_height, count])
 
 
 def unpack_get_blocks(payload: bytes) -> tuple[int, int]:
@@ -91,7 +95,7 @@ def unpack_get_blocks(payload: bytes) -> tuple[int, int]:
 
 def pack_blocks(items: Iterable[tuple[bytes, list[bytes], object]]) -> bytes:
     """Final blocks: (header RLP, raw transactions, packed certificate) each."""
-    return msgpack.packb([[[header, raws], certificate] for header, raws, certificate in items])
+    return _pack([[[header, raws], certificate] for header, raws, certificate in items])
 
 
 def unpack_blocks(payload: bytes) -> list[tuple[Block, Certificate]]:

@@ -7,10 +7,11 @@ import msgpack
 
 from node.chain.block import Block, Header, decode_header
 from node.chain.errors import LedgerError
-from node.chain.execution import Executed
+from node.chain.outcome import Executed
 from node.chain.receipt import Receipt, decode_receipt
 from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
+from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
 
 _HEAD = b"mhead"
 _GENESIS = b"mgenesis"
@@ -34,7 +35,9 @@ def _unpack(data: bytes) -> Any:
     return msgpack.unpackb(data, use_list=True, raw=False)
 
 
-def block_writes(executed: Executed, certificate: Certificate | None, *, validators_changed: bool) -> dict[bytes, bytes]:
+def block_writes(
+    executed: Executed, certificate: Certificate | None, *, validators_changed: bool
+) -> dict[bytes, bytes]:
     """Everything one final block adds to the database, the state's own writes among it; the head comes last.
 
     `certificate` is None for block 0 alone. `validators_changed`: the next height has another set than this one.
@@ -45,7 +48,7 @@ def block_writes(executed: Executed, certificate: Certificate | None, *, validat
     raws = [transaction.raw for transaction in block.transactions]
     writes = dict(executed.writes)
     writes[_at(b"b", height)] = msgpack.packb([block.header.encoded, raws, senders])
-    writes[_at(b"r", height)] = msgpack.packb([receipt.encoded() for receipt in executed.receipts])
+    writes[_at(b"r", height)] = msgpack.packb(executed.encoded_receipts)
     writes[b"h" + block.hash] = height.to_bytes(8, "big")
     if certificate is None:
         writes[_GENESIS] = block.hash
@@ -132,3 +135,15 @@ class Store:
         for _, value in self.database.scan(_at(b"v", 0), _at(b"v", max(height, 1) + 1), reverse=True):
             return tuple(value[start : start + 20] for start in range(0, len(value), 20))
         raise LedgerError(f"the database knows no validators for height {height}")
+
+    def put_evidence(self, evidence: Evidence) -> None:
+        """Keep an equivocation; one of each validator, height, round and step is enough."""
+        validator, height, round_, kind = evidence.key
+        key = _at(b"e", height) + round_.to_bytes(4, "big") + bytes((kind,)) + validator
+        if self.database.get(key) is None:
+            self.database.write({key: msgpack.packb(pack_evidence(evidence))})
+
+    def evidence(self, from_height: int, to_height: int) -> list[Evidence]:
+        """What is kept of from_height ≤ height ≤ to_height, in order."""
+        pairs = self.database.scan(_at(b"e", from_height), _at(b"e", to_height + 1))
+        return [unpack_evidence(_unpack(value)) for _, value in pairs]

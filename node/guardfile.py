@@ -1,0 +1,100 @@
+"""The sign guard's file: appended and synced before every signature, locked to one process, compacted in one rename."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from node.chain.domain import Domain
+from node.consensus.guard import GuardCorrupt, create_records, replay
+
+COMPACT_BYTES = 32 << 20  # past this the file is replaced by its last state
+
+
+class GuardError(RuntimeError):
+    """The guard cannot be used; the message says why and what to do. Signing without it would be unsafe."""
+
+
+def create(path: Path, domain: Domain, address: bytes, *, lost: bool = False) -> None:
+    """Write the guard of a validator that has never signed, or (`lost`) of one whose guard is gone.
+
+    Raises FileExistsError rather than replace one.
+    """
+    _write(path, create_records(domain, address, lost=lost), os.O_EXCL)
+    _sync_folder(path)
+
+
+class GuardFile:
+    """An open guard. `state` is what the file holds; every record that `state` makes must go through `append`."""
+
+    def __init__(self, path: Path, domain: Domain, address: bytes) -> None:
+        """Open, lock, replay, and cut a torn tail. A missing file counts as a lost guard, and is made as such.
+
+        Raises GuardError when it is damaged in the middle, another validator's, or in use.
+        """
+        self._path = path
+        if not path.exists():
+            create(path, domain, address, lost=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise GuardError(f"another process uses the guard {path}; a validator must never run twice") from None
+        data = path.read_bytes()
+        try:
+            self.state, whole_bytes = replay(data, domain, address)
+        except GuardCorrupt as error:
+            os.close(self._descriptor)
+            raise GuardError(
+                f"{path}: {error}; move it away to start with a lost guard, which signs nothing unsafe"
+            ) from None
+        if whole_bytes < len(data):
+            os.ftruncate(self._descriptor, whole_bytes)
+            os.fsync(self._descriptor)
+        self._bytes_count = whole_bytes
+
+    @property
+    def needs_compaction(self) -> bool:
+        """Whether the file has outgrown what it needs to say."""
+        return self._bytes_count > COMPACT_BYTES
+
+    def append(self, records: tuple[bytes, ...]) -> None:
+        """Append and sync. Raises OSError; the process must end then, since what the disk holds is unknown."""
+        data = b"".join(records)
+        written = 0
+        while written < len(data):
+            written += os.write(self._descriptor, data[written:])
+        os.fsync(self._descriptor)
+        self._bytes_count += len(data)
+
+    def compact(self) -> None:
+        """Replace the file by its state alone, so that a crash leaves the old file or the new one. Raises OSError."""
+        records = self.state.snapshot_records()
+        temporary = self._path.with_name(self._path.name + ".new")
+        _write(temporary, records, os.O_TRUNC)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_APPEND)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(temporary, self._path)
+        _sync_folder(self._path)
+        os.close(self._descriptor)
+        self._descriptor, self._bytes_count = descriptor, len(records)
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._descriptor)
+
+
+def _write(path: Path, data: bytes, flag: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,309 @@
+"""One node as a process: opens what it needs, runs the loop, serves JSON-RPC, and stops cleanly."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import uvloop
+
+from node import payloads
+from node.chain.errors import InvalidTransaction, LedgerError
+from node.chain.genesis import Genesis, GenesisError, parse_genesis
+from node.chain.outcome import Executed
+from node.chain.transaction import Transaction
+from node.config import ConfigError, NodeConfig, load_config, parse_endpoint
+from node.consensus import events as consensus
+from node.consensus.certificate import Certificate
+from node.consensus.evidence import Evidence
+from node.guardfile import GuardError, GuardFile
+from node.inbox import Inbox, InboxFull
+from node.keyfile import KeyFileError, load_key
+from node.ledger import Ledger
+from node.leveldb import DatabaseError, LevelDB
+from node.p2p.events import PeerEvent, PeerInfo, Received
+from node.p2p.kinds import Kind
+from node.p2p.network import Network
+from node.rpc.ports import Syncing
+from node.rpc.server import RpcServer
+from node.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+CLIENT_VERSION = f"psephos/{version('psephos')}/python{sys.version_info.major}.{sys.version_info.minor}"
+RECOVER_INLINE_MAX = 16  # fewer signatures than this are recovered at once; a thread would cost more than it saves
+ANNOUNCE_AFTER_S = 0.005  # hashes of new transactions are gathered this long, then announced together
+PEER_TRANSACTIONS_MAX = 256  # payloads of peers' transactions that wait
+STARTUP_ERRORS = (ConfigError, KeyFileError, GenesisError, GuardError, DatabaseError, LedgerError, OSError)
+
+
+def run(config_path: Path) -> int:
+    """Run the node until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 with a sentence on what is wrong."""
+    try:
+        config = load_config(config_path)
+        logging.basicConfig(
+            level=config.log.level,
+            stream=sys.stderr,
+            format=f"%(asctime)s %(levelname)-7s {config.name} %(message)s",
+        )
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(Service(config).run())
+    except STARTUP_ERRORS as error:
+        print(f"psephos node: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
+        return 1
+
+
+def load_genesis(path: Path) -> Genesis:
+    """Read a genesis file. Raises GenesisError."""
+    try:
+        return parse_genesis(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise GenesisError(f"there is no genesis file {path}; 'psephos init' writes one") from None
+    except json.JSONDecodeError as error:
+        raise GenesisError(f"{path} is not JSON: {error}") from None
+
+
+class FileDisk:
+    """The runtime's disk: the guard file and LevelDB, written in one worker thread so that reads go on."""
+
+    def __init__(self, database: LevelDB, guard: GuardFile | None) -> None:
+        self._database = database
+        self._guard = guard
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
+
+    async def append_guard(self, records: tuple[bytes, ...]) -> None:
+        """Append to the guard and sync; compact it when it has grown."""
+        if self._guard is None:
+            raise GuardError("a node without a guard was about to sign")
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._append, self._guard, records)
+
+    async def commit(self, writes: dict[bytes, bytes]) -> None:
+        """Write one synced batch."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, writes)
+
+    @staticmethod
+    def _append(guard: GuardFile, records: tuple[bytes, ...]) -> None:
+        guard.append(records)
+        if guard.needs_compaction:
+            guard.compact()
+
+    def close(self) -> None:
+        """Wait for the last write, then release both locks."""
+        self._thread.shutdown()
+        if self._guard is not None:
+            self._guard.close()
+        self._database.close()
+
+
+class Service:
+    """The node's parts and the wires between them; also what JSON-RPC sees of the node (`node.rpc.ports.NodePort`)."""
+
+    client_version = CLIENT_VERSION
+
+    def __init__(self, config: NodeConfig) -> None:
+        """Open the key, the guard and the database. Raises one of STARTUP_ERRORS."""
+        self._config = config
+        genesis = load_genesis(config.genesis)
+        key = load_key(config.key)
+        database = LevelDB(config.data)
+        try:
+            self.chain = Ledger(database, genesis)
+            guard = GuardFile(config.guard, self.chain.domain, key.address) if config.sign else None
+        except Exception:
+            database.close()
+            raise
+        self._database = database
+        self.name = config.name
+        self.address = key.address
+        self._inbox = Inbox()
+        self._disk = FileDisk(database, guard)
+        self._recover_thread = ThreadPoolExecutor(1, thread_name_prefix="recover")
+        self._network = Network(
+            key=key,
+            domain=self.chain.domain,
+            bind=parse_endpoint(config.p2p.bind),
+            advertise=config.p2p.advertise or "",
+            name=config.name,
+            is_member=self._is_member,
+            on_event=self._on_peer_event,
+            head_height=lambda: self.chain.head.number,
+            block_bytes_max=genesis.block_bytes_max,
+            bootnodes=config.p2p.bootnodes,
+            peers_file=config.p2p.peers_file,
+            rpc_url=f"http://{config.rpc.bind}",
+        )
+        self._runtime = Runtime(
+            ledger=self.chain,
+            key=key,
+            guard=guard.state if guard else None,
+            policy=config.consensus.policy(),
+            mempool_limits=config.mempool.limits(),
+            disk=self._disk,
+            peers=self._network,
+            now_ms=_now_ms,
+            wall_clock_s=lambda: int(time.time()),
+            clock_drift_max_s=config.consensus.clock_drift_max_s,
+            recover_senders=self._recover_senders,
+            on_final=self._on_final,
+            on_added=self._on_added,
+            on_evidence=self._on_evidence,
+        )
+        self.mempool = self._runtime.mempool
+        self._advanced = asyncio.Event()
+        self._peer_transactions: asyncio.Queue[list[bytes]] = asyncio.Queue(PEER_TRANSACTIONS_MAX)
+        self._to_announce: list[bytes] = []
+        self._started_at_height = self.chain.head.number
+
+    # -- the process ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until a signal comes, or something that cannot go on fails. The exit code."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        server = RpcServer(self, bind=parse_endpoint(self._config.rpc.bind))
+        try:
+            await self._network.start()
+            await server.start()
+            log.info(
+                "0x%s at height %d; JSON-RPC on %s, peers on %s",
+                self.address.hex(), self.chain.head.number, self._config.rpc.bind, self._config.p2p.bind,
+            )  # fmt: skip
+            async with asyncio.TaskGroup() as tasks:
+                workers = [tasks.create_task(self._loop()), tasks.create_task(self._take_peer_transactions())]
+                await stop.wait()
+                for worker in workers:
+                    worker.cancel()
+        finally:
+            await server.stop()
+            await self._network.stop()
+            self._recover_thread.shutdown()
+            self._disk.close()
+        log.info("stopped at height %d", self.chain.head.number)
+        return 0
+
+    async def _loop(self) -> None:
+        """The only place from which the runtime is driven."""
+        self._inbox.wake()
+        while True:
+            deadline_ms = self._runtime.deadline_ms()
+            timeout_s = None if deadline_ms is None else max(0, deadline_ms - _now_ms()) / 1000
+            await self._runtime.handle(await self._inbox.get(timeout_s))
+
+    async def _take_peer_transactions(self) -> None:
+        while True:
+            raws = await self._peer_transactions.get()
+            await self._runtime.intake.submit(raws, from_client=False)
+
+    # -- what the network and the runtime tell -----------------------------------------------------------------
+
+    def _on_peer_event(self, event: PeerEvent) -> None:
+        try:
+            if isinstance(event, Received) and event.kind is Kind.TRANSACTIONS:
+                self._peer_transactions.put_nowait(payloads.unpack_transactions(event.payload))
+            else:
+                self._inbox.put(event)
+        except (InboxFull, asyncio.QueueFull) as error:
+            log.debug("a message of a peer was dropped: %s", error)  # consensus resends, sync and gossip ask again
+
+    def _on_final(self, executed: Executed, certificate: Certificate) -> None:
+        block = executed.block
+        level = logging.INFO if block.transactions else logging.DEBUG
+        log.log(
+            level,
+            "block %d 0x%s… round %d: %d transactions, %d seals",
+            block.number, block.hash.hex()[:12], certificate.round, len(block.transactions), len(certificate.seals),
+        )  # fmt: skip
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+    def _on_evidence(self, evidence: Evidence) -> None:
+        statement = evidence.first.statement
+        log.warning(
+            "0x%s signed two different %ss at height %d round %d",
+            evidence.validator.hex(), statement.kind.name, statement.height, statement.round,
+        )  # fmt: skip
+        self.chain.keep_evidence(evidence)
+
+    def _on_added(self, transactions: list[Transaction], from_client: bool) -> None:
+        self._inbox.wake()
+        if not from_client:
+            return  # whoever brought it in announced it to everyone
+        if not self._to_announce:
+            asyncio.get_running_loop().call_later(ANNOUNCE_AFTER_S, self._announce)
+        self._to_announce.extend(transaction.hash for transaction in transactions)
+
+    def _announce(self) -> None:
+        hashes, self._to_announce = self._to_announce, []
+        for start in range(0, len(hashes), payloads.HASHES_MAX):
+            batch = payloads.pack_hashes(hashes[start : start + payloads.HASHES_MAX])
+            self._network.broadcast(Kind.TRANSACTION_HASHES, batch)
+
+    async def _recover_senders(self, transactions: Sequence[Transaction]) -> None:
+        unknown = [transaction for transaction in transactions if not transaction.is_sender_known]
+        if len(unknown) <= RECOVER_INLINE_MAX:
+            _recover_all(unknown)
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._recover_thread, _recover_all, unknown)
+
+    def _is_member(self, address: bytes) -> bool:
+        return address in self.chain.next_validators
+
+    # -- what JSON-RPC sees --------------------------------------------------------------------------------------
+
+    async def submit(self, transactions: Sequence[bytes]) -> list[bytes | InvalidTransaction]:
+        """Take raw transactions of a client; for each its hash or the refusal."""
+        return await self._runtime.intake.submit(transactions, from_client=True)
+
+    def peers(self) -> list[PeerInfo]:
+        """The open sessions."""
+        return self._network.peers()
+
+    def syncing(self) -> Syncing | None:
+        """None when no peer is known to be more than one block ahead."""
+        highest, current = self._runtime.syncer.highest, self.chain.head.number
+        return Syncing(self._started_at_height, current, highest) if highest > current + 1 else None
+
+    def consensus(self) -> consensus.Status:
+        """What the engine is doing."""
+        return self._runtime.engine.status()
+
+    async def wait_for_height(self, height: int, timeout_s: float) -> bool:
+        """Wait until `height` is final here."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.chain.head.number < height:
+                    await self._advanced.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether this node is at the head and within reach of a quorum."""
+        if (syncing := self.syncing()) is not None:
+            return False, f"catching up: at height {syncing.current} of {syncing.highest}"
+        validators = self.chain.next_validators
+        within_reach = {peer.address for peer in self.peers()} | {self.address}
+        count, needed = len(within_reach.intersection(validators)), self.chain.quorum(self.chain.head.number + 1)
+        if count < needed:
+            return False, f"{count} of {len(validators)} validators within reach, and a quorum is {needed}"
+        return True, f"at height {self.chain.head.number} with {count} of {len(validators)} validators within reach"
+
+
+def _recover_all(transactions: Sequence[Transaction]) -> None:
+    for transaction in transactions:
+        try:
+            _ = transaction.sender
+        except InvalidTransaction:
+            continue  # whoever reads the sender next is told
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

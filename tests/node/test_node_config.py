@@ -1,0 +1,86 @@
+"""Configuration and key files: what is wrong is named with its key, its value and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from node.config import ConfigError, load_config, parse_endpoint
+from node.keyfile import KeyFileError, create_key, load_key
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path / "node.toml", 'name = "validator-1"\n[rpc]\nbind = "127.0.0.1:9001"\n'))
+    assert config.genesis == tmp_path / "genesis.json"
+    assert config.guard == tmp_path / "guard"
+    assert config.p2p.peers_file == tmp_path / "peers.json"
+    assert config.rpc.bind == "127.0.0.1:9001"
+    assert config.consensus.policy().block_interval_min_ms == 100
+
+
+def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "node.toml", 'name = "a"\n[rpc]\nbind = "127.0.0.1:9001"\n[p2p]\nbind = "127.0.0.1:1"\n')
+    monkeypatch.setenv("PSEPHOS_NODE_RPC__BIND", "0.0.0.0:8545")
+    monkeypatch.setenv("PSEPHOS_NODE_P2P__BOOTNODES", '["http://bootnode:30300"]')
+    config = load_config(path)
+    assert config.rpc.bind == "0.0.0.0:8545"
+    assert config.p2p.bootnodes == ["http://bootnode:30300"]
+    assert config.p2p.bind == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('name = "a"\nnaem = "b"\n', "naem"),
+        ('name = "a"\n[rpc]\nbind = "8001"\n', r"rpc\.bind = '8001'.*HOST:PORT"),
+        ('name = "a"\n[consensus]\nblock_interval_min_ms = 0\n', r"consensus\.block_interval_min_ms = 0"),
+        ("name = \n", "not TOML"),
+        ("", "name"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        load_config(write(tmp_path / "node.toml", text))
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="psephos init"):
+        load_config(tmp_path / "node.toml")
+
+
+def test_endpoints() -> None:
+    assert parse_endpoint("validator-1:30303") == ("validator-1", 30303)
+    assert parse_endpoint("[::1]:80") == ("::1", 80)
+    for text in ("host", ":80", "host:", "host:http", "host:70000"):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            parse_endpoint(text)
+
+
+def test_a_key_file_comes_back_and_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "node.key"
+    key = create_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_key(path).address == key.address
+    with pytest.raises(FileExistsError):
+        create_key(path)
+    path.chmod(0o640)
+    with pytest.raises(KeyFileError, match="chmod 600"):
+        load_key(path)
+
+
+@pytest.mark.parametrize("content", ["", "0x12", "zz" * 32, "00" * 32, "ff" * 32])
+def test_a_bad_key_file_is_refused_and_never_quoted(tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "node.key", content)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError, match="64 hexadecimal digits") as caught:
+        load_key(path)
+    assert not content or content not in str(caught.value)
+
+
+def test_a_missing_key_file_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyFileError, match="psephos keys new"):
+        load_key(tmp_path / "node.key")

@@ -1,0 +1,130 @@
+"""The guard file: what was appended is there after any crash, and what is damaged is never trusted."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node import guardfile
+from node.chain.domain import Domain
+from node.consensus.messages import Kind, Statement
+from node.guardfile import GuardError, GuardFile, create
+
+DOMAIN = Domain(7770, b"\x07" * 32)
+ADDRESS = b"\x01" * 20
+
+
+def prepare(height: int, round_: int = 0) -> Statement:
+    return Statement(Kind.PREPARE, height, round_, height.to_bytes(32, "big"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    create(tmp_path / "guard", DOMAIN, ADDRESS)
+    return tmp_path / "guard"
+
+
+def sign(guard: GuardFile, height: int) -> None:
+    guard.state.note_signed((prepare(height),))
+    guard.append(guard.state.flush())
+
+
+def test_what_was_appended_is_remembered(path: Path) -> None:
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    for height in range(1, 20):
+        sign(guard, height)
+    guard.close()
+    state = GuardFile(path, DOMAIN, ADDRESS).state
+    assert state.height == 19
+    assert not state.may_sign(Statement(Kind.PREPARE, 19, 0, bytes(32)))
+    assert state.may_sign(prepare(20))
+
+
+def test_the_file_is_its_owners_alone(path: Path) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_it_never_replaces_a_guard(path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        create(path, DOMAIN, ADDRESS)
+
+
+def test_a_missing_guard_is_a_lost_one_and_stays_lost(tmp_path: Path) -> None:
+    path = tmp_path / "guard"
+    for _ in range(2):
+        guard = GuardFile(path, DOMAIN, ADDRESS)
+        assert guard.state.lost
+        assert not guard.state.may_sign(prepare(1))
+        guard.close()
+
+
+def test_two_processes_cannot_share_it(path: Path) -> None:
+    first = GuardFile(path, DOMAIN, ADDRESS)
+    with pytest.raises(GuardError, match="another process"):
+        GuardFile(path, DOMAIN, ADDRESS)
+    first.compact()
+    with pytest.raises(GuardError, match="another process"):
+        GuardFile(path, DOMAIN, ADDRESS)
+    first.close()
+
+
+@pytest.mark.parametrize("domain", [Domain(7771, DOMAIN.genesis_hash), Domain(7770, bytes(32))])
+def test_another_networks_guard_is_refused(path: Path, domain: Domain) -> None:
+    with pytest.raises(GuardError, match="expected the guard of"):
+        GuardFile(path, domain, ADDRESS)
+
+
+@given(cut=st.integers(min_value=1, max_value=400))
+def test_a_torn_tail_is_cut_and_only_the_last_record_goes(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = tmp_path_factory.mktemp("guard") / "guard"
+    create(path, DOMAIN, ADDRESS)
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    sign(guard, 1)
+    before = path.stat().st_size
+    sign(guard, 2)
+    after = path.stat().st_size
+    guard.close()
+    os.truncate(path, max(before, after - cut))
+    torn = GuardFile(path, DOMAIN, ADDRESS)
+    assert torn.state.height == 1
+    assert path.stat().st_size == before
+    sign(torn, 3)  # and it goes on from there
+    torn.close()
+    assert GuardFile(path, DOMAIN, ADDRESS).state.height == 3
+
+
+def test_a_corrupt_middle_is_refused(path: Path) -> None:
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    sign(guard, 1)
+    middle = path.stat().st_size - 5
+    sign(guard, 2)
+    guard.close()
+    data = bytearray(path.read_bytes())
+    data[middle] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(GuardError, match="move it away"):
+        GuardFile(path, DOMAIN, ADDRESS)
+
+
+def test_compaction_keeps_every_promise(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guardfile, "COMPACT_BYTES", 1_000)
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    for height in range(1, 50):
+        sign(guard, height)
+        if guard.needs_compaction:
+            guard.compact()
+    assert path.stat().st_size < 2_000
+    guard.close()
+    assert GuardFile(path, DOMAIN, ADDRESS).state.signed == {Kind.PREPARE: prepare(49)}
+
+
+def test_a_crash_during_compaction_leaves_a_whole_guard(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    sign(guard, 1)
+    monkeypatch.setattr(os, "rename", lambda *_: (_ for _ in ()).throw(OSError("power is gone")))
+    with pytest.raises(OSError, match="power is gone"):
+        guard.compact()
+    guard.close()
+    assert GuardFile(path, DOMAIN, ADDRESS).state.height == 1

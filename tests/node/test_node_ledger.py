@@ -1,0 +1,130 @@
+"""The ledger on LevelDB: what was final is there after a restart, all of it or none."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.chain.block import Block
+from node.chain.errors import InvalidBlock, LedgerError
+from node.chain.genesis import Genesis, build_genesis
+from node.ledger import RECENT_MAX, Ledger
+from node.leveldb import DatabaseError, LevelDB
+from tests.node.conftest import RICH_KEY, certify, extend, transfer
+
+OpenDatabase = Callable[[], LevelDB]
+
+
+def test_an_empty_database_begins_with_block_zero(open_database: OpenDatabase, genesis: Genesis) -> None:
+    ledger = Ledger(open_database(), genesis)
+    assert ledger.head == build_genesis(genesis).block.header
+    assert ledger.domain.genesis_hash == ledger.head.hash
+    assert ledger.next_validators == ledger.validators(0) == ledger.validators(1) == genesis.validators
+    assert ledger.certificate(0) is None
+    assert ledger.seals(0) == ()
+
+
+def test_a_restart_finds_every_block_receipt_certificate_and_sender(
+    open_database: OpenDatabase, genesis: Genesis
+) -> None:
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    certificates = {}
+    for height in range(1, RECENT_MAX + 5):  # more than are kept decoded
+        certificates[height] = extend(ledger, database, [transfer(2 * height - 2), transfer(2 * height - 1)])
+    head, state_balance = ledger.head, ledger.state().balance(b"\xaa" * 20)
+    blocks = {height: ledger.block(height) for height in certificates}
+    receipts = {height: ledger.receipts(height) for height in certificates}
+
+    ledger = Ledger(open_database(), genesis)
+    assert ledger.head == head
+    assert ledger.state().balance(b"\xaa" * 20) == state_balance == 2 * (RECENT_MAX + 4)
+    for height, certificate in certificates.items():
+        block = ledger.block(height)
+        assert block is not None
+        assert block == blocks[height]
+        assert ledger.receipts(height) == receipts[height]
+        assert ledger.certificate(height) == certificate
+        assert ledger.height_of(block.hash) == height
+        assert ledger.header(height) == block.header
+        assert {seal.validator for seal in ledger.seals(height)} == set(genesis.validators)
+        for index, transaction in enumerate(block.transactions):
+            assert transaction.is_sender_known
+            assert transaction.sender == RICH_KEY.address
+            assert ledger.locate(transaction.hash) == (height, index)
+        encoded = ledger.encoded_block(height)
+        assert encoded == (block.header.encoded, [transaction.raw for transaction in block.transactions])
+
+
+def test_what_is_not_there_is_none(open_database: OpenDatabase, genesis: Genesis) -> None:
+    ledger = Ledger(open_database(), genesis)
+    assert ledger.block(1) is None
+    assert ledger.header(1) is None
+    assert ledger.receipts(1) is None
+    assert ledger.certificate(1) is None
+    assert ledger.height_of(bytes(32)) is None
+    assert ledger.locate(bytes(32)) is None
+    assert ledger.encoded_block(1) is None
+    assert ledger.encoded_receipts(1) is None
+
+
+def test_a_batch_that_was_never_written_leaves_the_last_final_block(
+    open_database: OpenDatabase, genesis: Genesis
+) -> None:
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    extend(ledger, database, [transfer(0)])
+    final = ledger.head
+    executed = ledger.build([transfer(1)], miner=genesis.validators[0], timestamp=final.timestamp).executed
+    ledger.writes_of(executed, certify(ledger.domain, 2, executed.block.hash))  # killed before the write
+    ledger = Ledger(open_database(), genesis)
+    assert ledger.head == final
+    assert ledger.locate(transfer(1).hash) is None
+    assert ledger.state().nonce(RICH_KEY.address) == 1
+
+
+def test_a_block_is_executed_once(open_database: OpenDatabase, genesis: Genesis) -> None:
+    ledger = Ledger(open_database(), genesis)
+    built = ledger.build([transfer(0)], miner=genesis.validators[0], timestamp=ledger.head.timestamp).executed
+    assert ledger.execute(built.block) is built
+
+
+def test_a_block_that_breaks_a_rule_is_refused(open_database: OpenDatabase, genesis: Genesis) -> None:
+    ledger = Ledger(open_database(), genesis)
+    good = ledger.build([transfer(0)], miner=genesis.validators[0], timestamp=ledger.head.timestamp).executed.block
+    with pytest.raises(InvalidBlock, match="state_root"):
+        ledger.execute(Block(replace(good.header, state_root=bytes(32)), good.transactions))
+
+
+def test_only_a_child_of_the_head_can_become_the_head(open_database: OpenDatabase, genesis: Genesis) -> None:
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    first = ledger.build([], miner=genesis.validators[0], timestamp=ledger.head.timestamp).executed
+    extend(ledger, database, [])
+    with pytest.raises(LedgerError, match="does not follow"):
+        ledger.advance(first)
+
+
+def test_another_networks_database_is_refused(open_database: OpenDatabase, genesis: Genesis) -> None:
+    Ledger(open_database(), genesis)
+    with pytest.raises(LedgerError, match="another network"):
+        Ledger(open_database(), replace(genesis, chain_id=1))
+
+
+def test_a_second_process_gets_a_clear_error(open_database: OpenDatabase, tmp_path: Path) -> None:
+    open_database()
+    with pytest.raises(DatabaseError, match="another process uses"):
+        LevelDB(tmp_path / "chain")
+
+
+def test_a_head_without_its_block_is_our_own_fault(genesis: Genesis) -> None:
+    class Torn(dict[bytes, bytes]):
+        def write(self, puts: Mapping[bytes, bytes]) -> None:
+            self.update({key: value for key, value in puts.items() if not key.startswith(b"b")})
+
+        def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> object:
+            raise NotImplementedError
+
+    with pytest.raises(LedgerError, match="lacks the block"):
+        Ledger(Torn(), genesis)  # type: ignore[arg-type]
