@@ -92,9 +92,8 @@ class Frontier:
         self.size += len(hashes)
         level = 0
         while hashes:
-            if index & 1:
+            if index & 1:  # the pairs of this level begin one earlier, with a peak
                 hashes.insert(0, peaks.pop())
-                index -= 1
             if len(hashes) & 1:
                 below.append(hashes.pop())
             level += 1

@@ -280,3 +280,15 @@ def test_an_interior_node_is_no_leaf() -> None:
     forged = log.leaf_hash(left + right)
     with pytest.raises(InvalidProof):
         log.verify_inclusion(index=0, size=2, leaf_hash=forged, proof=[log.node_hash(*LEAVES[2:4])], root=known_root(4))
+
+
+def test_hashes_cannot_trade_bytes_with_their_neighbours(stored: dict[tuple[int, int], bytes]) -> None:
+    """A byte moved from the sibling to the leaf leaves what is hashed the same."""
+    proof = log.inclusion_proof(0, 5, reader(stored))
+    moved = [proof[0][1:], *proof[1:]]
+    with pytest.raises(InvalidProof, match="32 bytes"):
+        log.verify_inclusion(index=0, size=5, leaf_hash=LEAVES[0] + proof[0][:1], proof=moved, root=known_root(5))
+    proof = log.consistency_proof(3, 5, reader(stored))
+    moved = [proof[0] + proof[1][:1], proof[1][1:], *proof[2:]]
+    with pytest.raises(InvalidProof, match="32 bytes"):
+        log.verify_consistency(old_size=3, new_size=5, proof=moved, old_root=known_root(3), new_root=known_root(5))

@@ -173,6 +173,16 @@ def test_batched_updates_reads_and_proofs(batches: list[dict[bytes, bytes]], abs
         assert patricia.verify(root, key, patricia.prove(stored.get, root, key)) == model.get(key)
 
 
+@settings(max_examples=300)
+@given(
+    st.dictionaries(st.lists(st.sampled_from([0x00, 0x01]), min_size=3, max_size=3).map(bytes), values, min_size=1),
+    st.dictionaries(st.lists(st.sampled_from([0x00, 0x01, 0x10]), min_size=3, max_size=3).map(bytes), values),
+)
+def test_extensions_that_a_batch_splits(before: dict[bytes, bytes], batch: dict[bytes, bytes]) -> None:
+    root, stored = patricia.update({}.get, patricia.EMPTY_ROOT, before)
+    assert patricia.update(stored.get, root, batch)[0] == patricia.bulk_root((before | batch).items())
+
+
 @given(st.data())
 def test_old_roots_stay_readable(data: st.DataObject) -> None:
     before = data.draw(st.dictionaries(keys, values, min_size=1, max_size=12))
