@@ -43,12 +43,19 @@ class Blocks:
 
     def height_of(self, ref: BlockRef) -> int | None:
         """The height of a final block, or None. All are final, so `safe`, `finalized` and `pending` are the head."""
-        if ref.hash:
-            return self._chain.height_of(ref.hash)
         head = self._chain.head.number
+        if ref.hash:
+            height = self._chain.height_of(ref.hash)
+            # A block is in the database a moment before it is the head; until then it is shown to nobody.
+            return height if height is not None and height <= head else None
         if ref.tag:
             return 0 if ref.tag == "earliest" else head
         return ref.height if ref.height <= head else None
+
+    def locate(self, transaction_hash: bytes) -> tuple[int, int] | None:
+        """Height and index of a final transaction."""
+        place = self._chain.locate(transaction_hash)
+        return place if place is not None and place[0] <= self._chain.head.number else None
 
     def header(self, ref: BlockRef) -> Header | None:
         """The header of a final block, or None."""

@@ -106,7 +106,7 @@ class BlockMethods:
     @rpc("eth_getTransactionByHash", _TRANSACTION, result=nullable(TRANSACTION))
     def transaction_by_hash(self, transaction_hash: bytes) -> View | None:
         """The transaction with this hash, final or waiting in this node's mempool."""
-        place = self._chain.locate(transaction_hash)
+        place = self._blocks.locate(transaction_hash)
         if place is not None:
             return self._transaction(BlockRef(height=place[0]), place[1])
         waiting = self._node.mempool.get(transaction_hash)
@@ -131,7 +131,7 @@ class BlockMethods:
     @rpc("eth_getTransactionReceipt", _TRANSACTION, result=nullable(RECEIPT))
     def receipt(self, transaction_hash: bytes) -> View | None:
         """The receipt of a final transaction."""
-        place = self._chain.locate(transaction_hash)
+        place = self._blocks.locate(transaction_hash)
         return None if place is None else receipt_view(self._blocks.load(place[0]), place[1])
 
     @rpc("eth_getBlockReceipts", Param("block", BLOCK, "The block."), result=nullable(list_of(RECEIPT)))

@@ -8,7 +8,7 @@ class Limits:
     """Bounds of JSON-RPC. The defaults are safe for a node that strangers can reach."""
 
     body_bytes_max: int = 16 << 20
-    body_timeout_s: float = 10.0
+    body_timeout_s: float = 8.0
     batch_items_max: int = 2_000
     call_timeout_s: float = 45.0  # above wait_ms_max, so that a long poll ends by itself
     response_bytes_max: int = 64 << 20

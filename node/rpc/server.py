@@ -15,6 +15,7 @@ from node.rpc.ports import NodePort
 
 JSON = "application/json"
 SHUTDOWN_S = 1.0  # how long running calls may go on once the server stops; a long poll gains nothing from more
+LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
 
 
 class RpcServer:
@@ -38,7 +39,7 @@ class RpcServer:
         app.router.add_post("/", self._post)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S, lingering_time=LINGERING_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, *self._bind).start()

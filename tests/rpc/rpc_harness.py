@@ -1,0 +1,206 @@
+"""A node for JSON-RPC to stand on: the real ledger, contracts, mempool and certificates, over a database in memory.
+
+What it leaves out is agreement and peers: `mine` makes the next block final at once, sealed by the validators' keys.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from node.chain.contracts.registry import CONTRACTS
+from node.chain.errors import InvalidTransaction
+from node.chain.gas import usable_gas
+from node.chain.genesis import Genesis
+from node.chain.mempool import Mempool, MempoolLimits
+from node.chain.outcome import Executed
+from node.chain.signing import SigningKey
+from node.chain.transaction import Transaction, sign_transaction
+from node.consensus.certificate import Certificate, seal_digest
+from node.consensus.quorum import proposer, quorum
+from node.intake import Intake
+from node.ledger import Ledger
+from node.rpc.ports import Syncing
+
+CHAIN_ID = 7770
+ETHER = 10**18
+VALIDATOR_KEYS = sorted((SigningKey(bytes([7] * 31 + [n])) for n in (1, 2, 3)), key=lambda key: key.address)
+GATEWAY_KEY = SigningKey(bytes([8] * 32))
+ALICE = SigningKey(bytes([9] * 32))
+BOB = SigningKey(bytes([10] * 32))
+ABIS = {contract.name: contract.abi for contract in CONTRACTS.values()}
+ADDRESSES = {contract.name: address for address, contract in CONTRACTS.items()}
+
+
+class MemoryDatabase:
+    """The store's database, in memory."""
+
+    def __init__(self) -> None:
+        self._values: dict[bytes, bytes] = {}
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._values.get(key)
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None:
+        self._values.update(puts)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        keys = sorted((key for key in self._values if start <= key < stop), reverse=reverse)
+        return iter([(key, self._values[key]) for key in keys])
+
+
+@dataclass(frozen=True)
+class FakePeer:
+    address: bytes
+    name: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class FakeConsensus:
+    height: int
+    round: int
+
+
+class LoneNode:
+    """A `NodePort` whose blocks are final when the test says so, or (`mines_at_once`) with each submission."""
+
+    name = "validator-1"
+    client_version = "psephos/test"
+
+    def __init__(self) -> None:
+        self.address = VALIDATOR_KEYS[0].address
+        self.database = MemoryDatabase()
+        genesis = Genesis(
+            chain_id=CHAIN_ID,
+            timestamp=1_700_000_000,
+            validators=tuple(key.address for key in VALIDATOR_KEYS),
+            gateways=(GATEWAY_KEY.address,),
+            alloc={key.address: 1_000 * ETHER for key in (ALICE, BOB, GATEWAY_KEY)},
+        )
+        self.chain = Ledger(self.database, genesis)
+        self.mempool = Mempool(MempoolLimits(), chain_id=CHAIN_ID, gas_max=usable_gas(genesis.gas_limit))
+        self.mines_at_once = False
+        self.submissions: list[list[bytes]] = []  # one entry for each time that JSON-RPC handed something on
+        self.progress: Syncing | None = None
+        self.readiness = (True, "alone")
+        self._advanced = asyncio.Event()
+        self._intake = Intake(self.chain, self.mempool, self._recover, lambda _added, _from_client: None)
+        self._nonces: dict[bytes, int] = {}
+
+    async def _recover(self, transactions: Sequence[Transaction]) -> None:
+        for transaction in transactions:
+            try:
+                _ = transaction.sender
+            except InvalidTransaction:
+                continue
+
+    async def submit(self, transactions: Sequence[bytes]) -> list[bytes | InvalidTransaction]:
+        self.submissions.append(list(transactions))
+        outcomes = await self._intake.submit(transactions, from_client=True)
+        if self.mines_at_once:
+            self.mine()
+        return outcomes
+
+    def peers(self) -> list[FakePeer]:
+        return [FakePeer(key.address, f"validator-{n}", f"127.0.0.1:3030{n}") for n, key in enumerate(VALIDATOR_KEYS)][
+            1:
+        ]
+
+    def syncing(self) -> Syncing | None:
+        return self.progress
+
+    def consensus(self) -> FakeConsensus:
+        return FakeConsensus(self.chain.head.number + 1, 3)
+
+    async def wait_for_height(self, height: int, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.chain.head.number < height:
+                    await self._advanced.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def ready(self) -> tuple[bool, str]:
+        return self.readiness
+
+    # -- what tests do with it
+
+    def mine(self, timestamp: int = 0) -> Executed:
+        """Make everything executable of the mempool final, in one block."""
+        state = self.chain.state()
+        chosen = self.mempool.select(
+            gas_max=self.chain.head.gas_limit // 2,
+            bytes_max=self.chain.genesis.block_bytes_max,
+            next_nonce=state.nonce,
+        )
+        return self._finalise(chosen, timestamp)
+
+    def _finalise(self, transactions: Sequence[Transaction], timestamp: int = 0) -> Executed:
+        height = self.chain.head.number + 1
+        miner = proposer(self.chain.next_validators, height, 0)
+        executed = self.chain.build(transactions, miner=miner, timestamp=timestamp).executed
+        digest = seal_digest(self.chain.domain, height, 0, executed.block.hash)
+        seals = tuple(key.sign(digest) for key in VALIDATOR_KEYS[: quorum(len(VALIDATOR_KEYS))])
+        self.database.write(self.chain.writes_of(executed, Certificate(height, 0, executed.block.hash, seals)))
+        self.chain.advance(executed)
+        state = self.chain.state()
+        self.mempool.finalised(executed.block.transactions, state.nonce)
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+        return executed
+
+    def sign(self, key: SigningKey, to: bytes, data: bytes = b"", **fields: Any) -> Transaction:
+        """The key's next transaction, signed."""
+        nonce = max(self.chain.state().nonce(key.address), self._nonces.get(key.address, 0))
+        self._nonces[key.address] = nonce + 1
+        fields = {"chain_id": CHAIN_ID, "nonce": nonce, "gas_limit": 5_000_000, "to": to, "data": data} | fields
+        return sign_transaction(key, **fields)
+
+    def include(self, *transactions: Transaction) -> Executed:
+        """A final block of exactly these transactions."""
+        executed = self._finalise(transactions)
+        assert executed.block.transactions == transactions
+        return executed
+
+    def call_contract(self, key: SigningKey, contract: str, function: str, *arguments: object) -> Transaction:
+        """The key's next transaction, calling a native contract."""
+        return self.sign(key, ADDRESSES[contract], ABIS[contract].encode_call(function, *arguments))
+
+
+class RpcFailure(Exception):
+    """The server answered with an error."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error))
+        self.code: int = error["code"]
+        self.message: str = error["message"]
+        self.data = error.get("data")
+
+
+class Caller:
+    """A JSON-RPC client that hides nothing."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str) -> None:
+        self.url = url
+        self.http = client
+
+    async def __call__(self, method: str, *params: Any) -> Any:
+        """Call a method; its result. Raises RpcFailure."""
+        response = await self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        answer = response.json()
+        assert answer["jsonrpc"] == "2.0"
+        assert answer["id"] == 1
+        if "error" in answer:
+            assert "result" not in answer
+            raise RpcFailure(answer["error"])
+        return answer["result"]
+
+    async def post(self, document: Any) -> httpx.Response:
+        """Send a message as it is."""
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return await self.http.post(self.url, content=body, headers={"content-type": "application/json"})
