@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 import uvloop
@@ -33,10 +32,11 @@ from node.p2p.network import Network
 from node.rpc.ports import Syncing
 from node.rpc.server import RpcServer
 from node.runtime import Runtime
+from node.version import VERSION
 
 log = logging.getLogger(__name__)
 
-CLIENT_VERSION = f"psephos/{version('psephos')}/python{sys.version_info.major}.{sys.version_info.minor}"
+CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version_info.minor}"
 RECOVER_INLINE_MAX = 16  # fewer signatures than this are recovered at once; a thread would cost more than it saves
 ANNOUNCE_AFTER_S = 0.005  # hashes of new transactions are gathered this long, then announced together
 PEER_TRANSACTIONS_MAX = 256  # payloads of peers' transactions that wait
