@@ -24,7 +24,6 @@ from node.consensus.engine import Engine
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardState
 from node.consensus.messages import authenticate
-from node.consensus.quorum import quorum
 from node.consensus.sync import Syncer
 from node.inbox import InboxEvent, Woken
 from node.intake import Intake, RecoverSenders
@@ -120,7 +119,6 @@ class Runtime:
         )
         self._ledger = ledger
         self._key = key
-        self._guard = guard
         self._disk = disk
         self._peers = peers
         self._now_ms = now_ms
@@ -129,7 +127,6 @@ class Runtime:
         self._recover_senders = recover_senders
         self._on_final = on_final
         self._on_evidence = on_evidence
-        self._heads: dict[bytes, int] = {}  # what connected peers last said of their heads
         self._has_work = False
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -149,7 +146,6 @@ class Runtime:
                 self._announce_mempool(peer)
                 await self._step(consensus.PeerConnected(peer))
             case Disconnected(peer=peer):
-                self._heads.pop(peer, None)
                 self.syncer.peer_gone(peer, now_ms=self._now_ms())
                 await self._step(consensus.PeerGone(peer))
                 await self._sync()
@@ -284,23 +280,9 @@ class Runtime:
     # -- catching up ---------------------------------------------------------------------------------------------
 
     async def _hear_status(self, peer: bytes, height: int) -> None:
-        self._heads[peer] = height
         self.syncer.peer_status(peer, height, now_ms=self._now_ms())
-        await self._resume_lost_guard()
         await self._step(consensus.PeerStatus(peer, height))
         await self._sync()
-
-    async def _resume_lost_guard(self) -> None:
-        """A lost guard signs again above M + 2, M the highest head that a quorum of the other validators reports."""
-        if self._guard is None or not self._guard.lost:
-            return
-        others = [address for address in self._ledger.next_validators if address != self._key.address]
-        heads = [self._heads[address] for address in others if address in self._heads]
-        if len(heads) >= quorum(len(others) + 1):
-            floor = max(*heads, self._ledger.head.number) + 2
-            self._guard.note_floor(floor)
-            await self._disk.append_guard(self._guard.flush())
-            log.warning("the sign guard was lost; this validator signs only above height %d", floor)
 
     async def _sync(self) -> None:
         """Apply what has been fetched and verified, then ask for more."""

@@ -1,5 +1,6 @@
 """London's sixteen-field headers, and blocks: `hash == keccak256(rlp(header))` with nothing left out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -120,8 +121,11 @@ def pack_block(block: Block) -> list[object]:
     return [block.header.encoded, [transaction.raw for transaction in block.transactions]]
 
 
-def unpack_block(packed: object) -> Block:
-    """The block of what `pack_block` made. Raises InvalidBlock or InvalidTransaction; signatures are not checked."""
+def unpack_block(packed: object, known: Callable[[bytes], Transaction | None] | None = None) -> Block:
+    """The block of what `pack_block` made. Raises InvalidBlock or InvalidTransaction; signatures are not checked.
+
+    `known` finds a transaction by its hash, so that one whose sender was recovered in the mempool is not decoded again.
+    """
     if not isinstance(packed, (list, tuple)) or len(packed) != 2:
         raise InvalidBlock("a packed block is [header, transactions]")
     header, transactions = packed
@@ -129,4 +133,6 @@ def unpack_block(packed: object) -> Block:
         raise InvalidBlock("a packed block is [header bytes, list of transaction bytes]")
     if not all(isinstance(raw, bytes) for raw in transactions):
         raise InvalidBlock("a packed block's transactions are byte strings")
-    return Block(decode_header(header), tuple(decode_transaction(raw) for raw in transactions))
+    if known is None:
+        return Block(decode_header(header), tuple(map(decode_transaction, transactions)))
+    return Block(decode_header(header), tuple(known(keccak256(raw)) or decode_transaction(raw) for raw in transactions))

@@ -1,9 +1,12 @@
 """Consensus messages as msgpack bytes and back: strict about types, lengths and counts, and never hashed or signed."""
 
+from collections.abc import Callable
+
 import msgpack
 
 from node.chain.block import Block, pack_block, unpack_block
 from node.chain.signing import SIGNATURE_BYTES
+from node.chain.transaction import Transaction
 from node.consensus.messages import (
     HEIGHT_MAX,
     NOTHING_ATTACHED,
@@ -32,14 +35,16 @@ def encode_message(message: Message) -> bytes:
     return bytes(msgpack.packb(packed, use_bin_type=True))
 
 
-def decode_message(data: bytes) -> Message:
-    """The message of these bytes, its form checked and no signature. Raises InvalidMessage, InvalidBlock or
-    InvalidTransaction (all PeerError)."""
+def decode_message(data: bytes, known: Callable[[bytes], Transaction | None] | None = None) -> Message:
+    """The message of these bytes, its form checked and no signature; `known` finds transactions by their hash.
+
+    Raises InvalidMessage, InvalidBlock or InvalidTransaction (all PeerError).
+    """
     packed = unpack_bytes(data)
     if not isinstance(packed, list) or len(packed) != 4:
         raise InvalidMessage("a consensus message is [statement, block, round changes, prepares]")
     signed = unpack_signed(packed[0])
-    block: Block | None = None if packed[1] is None else unpack_block(packed[1])
+    block: Block | None = None if packed[1] is None else unpack_block(packed[1], known)
     round_changes = _statements(packed[2], Kind.ROUND_CHANGE)
     prepares = _statements(packed[3], Kind.PREPARE)
     kind = signed.statement.kind
