@@ -1,6 +1,7 @@
 """The sign guard: what this validator has promised by signing, as records that survive kill -9 and power loss."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgpack
@@ -15,8 +16,9 @@ MAGIC = b"PSG1"
 _HEADER_BYTES = 12  # magic (4) ‖ payload length (u32) ‖ CRC-32 of the payload (u32), big-endian
 PAYLOAD_BYTES_MAX = 64 * 2**20
 
-# Entries of a record. One record is appended and synced at a time, so a damaged record that others follow was whole
-# once: that is corruption. A damaged one at the end was never synced, so nothing was signed on its strength.
+# Entries of a record. All that one step of the engine notes is one record, and each is synced before the next is
+# written: so a damaged record that another follows was whole once, which is corruption; a damaged one at the end was
+# torn before its sync returned, and nothing was signed on its strength.
 _BIND, _SIGNED, _PREPARED, _LOST, _FLOOR = range(5)
 
 # At one round, in the order in which a validator signs.
@@ -55,6 +57,7 @@ class GuardState:
     lost: bool = False
     floor: int = 0
     sequence: int = 0
+    _pending: list[list[object]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def round(self) -> int:
@@ -99,24 +102,32 @@ class GuardState:
         before = self.signed.get(statement.kind) if statement.height == self.height else None
         return before is not None and (statement.round < before.round or statement == before)
 
-    def record_signed(self, statements: tuple[Statement, ...], prepared: Prepared | None = None) -> bytes:
-        """Note what is about to be signed, with the block just prepared; the record to sync before signing.
+    def note_signed(self, statements: Sequence[Statement], prepared: Prepared | None = None) -> None:
+        """Note what is about to be signed at one height, together with the block just prepared, if any.
 
         Raises GuardCorrupt when a rule forbids one of the statements: the caller must have asked `may_sign`.
         """
-        entries: list[list[object]] = []
         if prepared is not None:
-            entries.append(_pack_prepared(statements[0].height, prepared))
-        entries.extend([_SIGNED, *pack_statement(statement)] for statement in statements)
-        return self._record(entries)
+            self._note(_pack_prepared(statements[0].height, prepared), prepared)
+        for statement in statements:
+            self._note([_SIGNED, *pack_statement(statement)])
 
-    def record_lost(self) -> bytes:
+    def note_lost(self) -> None:
         """Note that promises may have been made that are not known here."""
-        return self._record([[_LOST]])
+        self._note([_LOST])
 
-    def record_floor(self, height: int) -> bytes:
-        """Note that from now on, nothing is signed at or below `height`; ends `lost`."""
-        return self._record([[_FLOOR, height]])
+    def note_floor(self, height: int) -> None:
+        """Note that from now on, nothing is signed at or below `height`, and that this makes up for what was lost."""
+        self._note([_FLOOR, max(height, self.floor)])
+
+    def flush(self) -> tuple[bytes, ...]:
+        """All that was noted since the last time, as one record (or none), to be synced before anything is signed."""
+        if not self._pending:
+            return ()
+        self.sequence += 1
+        record = _frame(self.sequence, self._pending)
+        self._pending = []
+        return (record,)
 
     def snapshot_records(self) -> bytes:
         """All of this state as a new guard file: for compaction, which replaces the file in one rename."""
@@ -136,14 +147,12 @@ class GuardState:
             entries.append([_LOST])
         return _frame(self.sequence, entries)
 
-    def _record(self, entries: list[list[object]]) -> bytes:
-        self.sequence += 1
-        for entry in entries:
-            self._apply(entry)
-        return _frame(self.sequence, entries)
+    def _note(self, entry: list[object], prepared: Prepared | None = None) -> None:
+        self._apply(entry, prepared)
+        self._pending.append(entry)
 
-    def _apply(self, entry: list[object]) -> None:
-        """Take one entry in, whether it is made now or read back. Raises GuardCorrupt or PeerError."""
+    def _apply(self, entry: list[object], noted: Prepared | None = None) -> None:
+        """Take one entry in, made now (of what is `noted`) or read back. Raises GuardCorrupt or PeerError."""
         if not entry:
             raise GuardCorrupt("an empty entry")
         if entry[0] == _SIGNED and len(entry) == 6:
@@ -153,8 +162,7 @@ class GuardState:
             if type(height) is not int or type(round_) is not int or not isinstance(prepares, list):
                 raise GuardCorrupt("a prepared entry is [height, round, block, prepares]")
             self._move_to(height)
-            signed = tuple(unpack_signed(item) for item in prepares)
-            self.prepared = Prepared(round_, unpack_block(block), signed)
+            self.prepared = noted or Prepared(round_, unpack_block(block), tuple(map(unpack_signed, prepares)))
         elif entry[0] == _LOST and len(entry) == 1:
             self.lost = True
         elif entry[0] == _FLOOR and len(entry) == 2 and type(entry[1]) is int and entry[1] >= self.floor:
