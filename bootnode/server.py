@@ -30,7 +30,10 @@ class Bootnode:
 
     def __init__(self, config: BootnodeConfig) -> None:
         """Reads the genesis and what was kept. Raises OSError, ValueError (also GenesisError)."""
-        genesis = parse_genesis(orjson.loads(config.genesis.read_bytes()))
+        document = orjson.loads(config.genesis.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError(f"{config.genesis}: expected a JSON object")
+        genesis = parse_genesis(document)
         self._config = config
         self._table = Table(
             domain_of(genesis),
@@ -39,8 +42,8 @@ class Bootnode:
             record_life_s_max=config.limits.record_life_s_max,
         )
         self._load()
-        self._listing = orjson.dumps(self._table.document())  # encoded once a change, not once a request
-        self._saved = self._listing
+        self._listing: bytes | None = None  # encoded once a change, not once a request
+        self._saved = self._encoded()
 
     def application(self) -> web.Application:
         """The routes."""
@@ -70,7 +73,7 @@ class Bootnode:
             await self._save()
 
     async def _get_records(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._listing, content_type="application/json")
+        return web.Response(body=self._encoded(), content_type="application/json")
 
     async def _post_record(self, request: web.Request) -> web.Response:
         async with asyncio.timeout(BODY_S_MAX):
@@ -82,11 +85,16 @@ class Bootnode:
         except (orjson.JSONDecodeError, PeerError) as error:
             return _json(400, {"error": str(error)})
         if is_new:
-            self._listing = orjson.dumps(self._table.document())
+            self._listing = None
         return _json(200, {"new": is_new, "records": len(self._table)})
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         return _json(200, {"status": "ok", "name": self._config.name, "records": len(self._table)})
+
+    def _encoded(self) -> bytes:
+        if self._listing is None:
+            self._listing = orjson.dumps(self._table.document())
+        return self._listing
 
     def _load(self) -> None:
         try:
@@ -97,7 +105,7 @@ class Bootnode:
             _log.warning("%s cannot be used, records will be gathered anew: %s", self._config.data, error)
 
     async def _save(self) -> None:
-        listing = self._listing
+        listing = self._encoded()
         if listing is self._saved:
             return
         try:

@@ -137,9 +137,9 @@ class Discovery:
                 raise BadBootnode(f"answered GET /records with status {response.status}")
             body = await _read_json(response)
         documents = body.get("records") if isinstance(body, dict) else None
-        if not isinstance(documents, list) or len(documents) > RECORDS_MAX:
-            raise BadBootnode(f"expected an object with at most {RECORDS_MAX} records")
-        for document in documents:
+        if not isinstance(documents, list):
+            raise BadBootnode("answered GET /records with no list of records")
+        for document in documents[:RECORDS_MAX]:
             try:
                 record = parse_record(document, self._domain)
             except PeerError as error:  # the others may still be good

@@ -30,6 +30,8 @@ class Listener:
         self._credentials = credentials
         self._greet = greet
         self._socket: socket.socket | None = None
+        self.port = bind[1]
+        """The TCP port that is listened on; known after `start` when the system chooses it."""
         self._accepting: asyncio.Task[None] | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
         self._refusals = 0  # since the last one that was reported
@@ -43,14 +45,8 @@ class Listener:
         family, _, _, _, address = found[0]
         self._socket = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
+        self.port = int(self._socket.getsockname()[1])
         self._accepting = asyncio.create_task(self._accept_forever(self._socket))
-
-    @property
-    def port(self) -> int:
-        """The TCP port that is listened on; known after `start`."""
-        if self._socket is None:
-            raise RuntimeError("the listener has not started")
-        return int(self._socket.getsockname()[1])
 
     async def stop(self) -> None:
         """Listen no more, and end the handshakes that are under way."""

@@ -28,6 +28,8 @@ from node.p2p.tls import Credentials, make_credentials
 
 CLIENT = "psephos/1"
 STOP_S_MAX = 2.0
+STOPPING = "we are stopping"
+SPARE = "another connection of this pair is kept"
 _log = logging.getLogger(__name__)
 
 
@@ -112,7 +114,7 @@ class Network:
         await self._discovery.stop()
         await self._listener.stop()
         for connection in list(self._connections):
-            connection.end("we are stopping")
+            connection.end(STOPPING)
         await self._dialer.stop()
         if self._connections:  # each leaves when its socket is closed, in one of the next turns of the loop
             self._all_released.clear()
@@ -166,7 +168,7 @@ class Network:
         """Raise NotAdmitted when this identity may not connect."""
         self._connections.add(connection)
         if not self._running:
-            raise NotAdmitted("we are stopping")
+            raise NotAdmitted(STOPPING)
         if identity.address == self._key.address:
             raise NotAdmitted("the peer has our own key")
         if not self._is_member(identity.address):
@@ -182,7 +184,7 @@ class Network:
         standing = self._peers.get(peer)
         if standing is not None:
             if not self._is_preferred(connection, standing):
-                connection.end("another connection of this pair is kept")
+                connection.end(SPARE)
                 return
             standing.end("replaced by another connection of this pair")
         self._peers[peer] = connection
@@ -211,10 +213,10 @@ class Network:
         """Forget a connection; tell of it when it was the session with its peer."""
         peer = connection.identity.address if connection.identity else connection.dialled
         if peer is None or self._peers.get(peer) is not connection:
-            if connection.dialled is None:
+            if connection.dialled is None and reason not in (STOPPING, SPARE):
                 self._listener.refused(reason)
             else:
-                _log.debug("dialled in vain: %s", reason)
+                _log.debug("a connection ended unused: %s", reason)
             return
         del self._peers[peer]
         if not self._running:
