@@ -147,6 +147,8 @@ def _row(process: Process, table: ProcessTable, health: Health) -> dict[str, obj
     state = table.state(process.name)
     if state == "stopped":
         told = "stopped"
+    elif state == "paused":
+        told = "paused"
     elif not health.healthy:
         told = f"unhealthy: {health.detail or 'GET /health failed'}"
     else:
@@ -196,7 +198,7 @@ def status(options: argparse.Namespace) -> int:
     supervisor = table.alive(SUPERVISOR)
     looked_after = f", looked after by pid {supervisor.pid}" if supervisor else ""
     console.print(f"{table.data_dir}: chain {network.chain_id}{looked_after}\n", soft_wrap=True)
-    console.print(view.status_table(rows))
+    console.print(view.status_table(rows, table.data_dir))
     return 0
 
 

@@ -53,14 +53,21 @@ master_secret = "master.secret"   # turns voter ids into nullifiers; shared by a
                               # permits double votes, leaking it unmasks voters
 journal = "journal"           # accepted and not yet final; synced before anything is acknowledged
 spool = "spool"               # where that goes when the journal's disk fails: better another disk
+state = "verified.json"       # the last verified head and tallies, answered from when no validator can be reached
 bind = {bind}                 # the HTTP API
 
 [elections]
-auto_create = {auto_create}           # an unknown election is created on its first ballot: for development only
+auto_create = {auto_create}            # an unknown election is created on its first ballot: for development only
 
 [batch]
-gather_ms = 20                # how long ballots are gathered for one transaction
-ballots_max = 2000            # most ballots in one transaction
+gather_ms = 5                 # how long ballots are gathered for one transaction
+ballots_max = 500             # most ballots in one transaction
+
+[limits]
+wait_s = 2.0                  # how long a caller waits for finality who names no time (`Prefer: wait=SECONDS`)
+
+[log]
+level = "INFO"                # DEBUG, INFO, WARNING or ERROR
 {validators}"""
 
 _GATEWAY_VALIDATOR = """

@@ -1,6 +1,8 @@
 """What a person sees: the table of endpoints, the line to vote with, the live status line, the status table."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -74,14 +76,15 @@ def status_line(network: Network, health: Mapping[str, Health], states: Mapping[
     return line
 
 
-def status_table(rows: list[dict[str, object]]) -> Table:
-    """`psephos status` for people."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    columns = ("name", "state", "pid", "height", "health", "url", "log")
-    for heading in columns:
-        table.add_column(heading, no_wrap=heading != "log", overflow="fold")
+def status_table(rows: list[dict[str, object]], data_dir: Path) -> Table:
+    """`psephos status` for people; folders and logs are shown relative to the data directory."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("name", "pid", "height", "health", "url", "p2p", "folder", "log"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*("–" if row.get(column) is None else str(row[column]) for column in columns))
+        cells = [row["name"], row["pid"], row["height"], row["health"], row["url"], row["p2p"]]
+        cells += [os.path.relpath(str(row[path]), data_dir) for path in ("data_dir", "log")]
+        table.add_row(*("–" if cell is None else str(cell) for cell in cells))
     return table
 
 

@@ -149,7 +149,7 @@ def test_what_gateways_do_is_seen_by_web3(running: Cluster) -> None:
 def test_contract_creation_is_refused_by_name(running: Cluster) -> None:
     w3 = connect(running)
     deployer = account(3)
-    creation = {
+    creation: dict[str, Any] = {
         "data": "0x6001600101",
         "nonce": w3.eth.get_transaction_count(deployer.address, "pending"),
         "gas": 100_000,
