@@ -158,8 +158,14 @@ class LoneNode:
         """The key's next transaction, signed."""
         nonce = max(self.chain.state().nonce(key.address), self._nonces.get(key.address, 0))
         self._nonces[key.address] = nonce + 1
-        fields = {"chain_id": CHAIN_ID, "nonce": nonce, "gas_limit": 5_000_000, "to": to, "data": data} | fields
-        return sign_transaction(key, **fields)
+        arguments: dict[str, Any] = {
+            "chain_id": CHAIN_ID,
+            "nonce": nonce,
+            "gas_limit": 5_000_000,
+            "to": to,
+            "data": data,
+        } | fields
+        return sign_transaction(key, **arguments)
 
     def include(self, *transactions: Transaction) -> Executed:
         """A final block of exactly these transactions."""

@@ -221,7 +221,7 @@ async def test_our_own_fault_is_an_internal_error_that_tells_nothing(
     def fail() -> None:
         raise RuntimeError("secret detail")
 
-    node.syncing = fail  # type: ignore[method-assign,assignment]
+    node.syncing = fail  # type: ignore[method-assign]
     answer = await answer_to(rpc, call("eth_syncing"))
     assert answer["error"] == {"code": -32603, "message": "internal error"}
     assert "secret detail" in caplog.text
