@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from gateway.journal import RecordKey, Replayed, record_key
 from gateway.journal_format import Place
-from gateway.records import Anchor, Ballot, Outcome, Record
+from gateway.records import Anchor, Ballot, Record
+from node.chain.contracts.ballots import Outcome
 
 RECENT_MAX = 50_000
 

@@ -11,7 +11,7 @@ from enum import Enum
 from gateway.book import Commit, Item, NotDurable, item_of
 from gateway.journal import Journal, RecordKey, Replayed
 from gateway.journal_format import Place, Rejected, Settled, encode_accepted, encode_rejected, encode_settled
-from gateway.records import Outcome
+from node.chain.contracts.ballots import Outcome
 
 log = logging.getLogger(__name__)
 

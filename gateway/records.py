@@ -3,25 +3,9 @@
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
-
-KIND_OPEN = 0
-KIND_SEALED = 1
-CONTENT_BYTES_MAX = 65_536
 
 _HEAD = struct.Struct(">32s32sBI")  # nullifier, record id, kind, length of the content
 PACKED_HEAD_BYTES = _HEAD.size
-
-
-class Outcome(IntEnum):
-    """What became of one record of a `castBatch`, as the BallotsCast event says it, one byte a record."""
-
-    ACCEPTED = 0
-    REPEATED = 1
-    ALREADY_CAST = 2
-    RECORD_ID_TAKEN = 3
-    INVALID_CHOICE = 4
-    NOT_ALLOWED = 5
 
 
 class MalformedRecord(ValueError):

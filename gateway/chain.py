@@ -1,0 +1,238 @@
+"""What the gateway asks the chain, each answer checked against its own verified head before it is believed."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.calls import ANCHORS_ABI, ELECTIONS_ABI, accepted_index, ballots_of, read_anchored, read_cast
+from gateway.follower import Follower
+from gateway.journal_format import Place
+from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes
+from gateway.records import Anchor, Ballot
+from gateway.validators import REVERTED, NoValidator, Pool
+from gateway.verify import FinalBlock, account_from_proof, receipt_at, slot_from_proof
+from node.chain.block import Header
+from node.chain.contracts.addresses import ANCHORS, ELECTIONS
+from node.chain.contracts.elections import tally_slots
+from node.chain.errors import PeerError
+from node.chain.transaction import decode_transaction
+
+BLOCKS_KEPT = 16
+PROOF_SLOTS_MAX = 64
+SETTLE_S = 3.0  # how long our head may take to reach a block that a validator already has
+
+
+class Reverted(RuntimeError):
+    """A view that the contract refused; `data` is the ABI-encoded error."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("the contract refused the call")
+        self.data = data
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A record on the chain: in a final block that this gateway has checked, at an index of its log."""
+
+    record: Ballot | Anchor
+    index: int
+    place: Place
+    timestamp: int
+    gas_used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """An election's definition, as one validator told it at `block_number`. Times in seconds, 0 where there is none."""
+
+    id: int
+    title: str
+    options: tuple[str, ...]
+    kinds: int
+    opens_at: int
+    closes_at: int
+    delivery_grace_s: int
+    state: int
+    creator: bytes
+    registrars: tuple[bytes, ...]
+    key_check: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts of an election, proven from the state root of the block that they were read at."""
+
+    counts: tuple[int, ...]
+    sealed_count: int
+    block_number: int
+    block_hash: bytes
+    timestamp: int
+
+
+class Chain:
+    """Verified reads. Each raises NoValidator when nobody can be asked, or nobody's answer checks."""
+
+    def __init__(self, pool: Pool, follower: Follower) -> None:
+        self._pool = pool
+        self._follower = follower
+        self._blocks: OrderedDict[int, FinalBlock] = OrderedDict()
+
+    async def election(self, id_: int) -> Election | None:
+        """An election's definition; None where the validator asked knows none. Not proven: nothing hangs on it."""
+        try:
+            result = await self._view(ELECTIONS, ELECTIONS_ABI.encode_call("election", id_))
+        except Reverted:
+            return None
+        title, options, kinds, opens, closes, grace, state, creator, registrars, check = _decoded("election", result)
+        if state == 0:
+            return None
+        return Election(
+            id_, title, tuple(options), kinds, opens, closes, grace, state, creator, tuple(registrars), check
+        )
+
+    async def ballot(
+        self, election: int, *, nullifier: bytes = b"", record_id: bytes = b"", sure: bool = False
+    ) -> Standing | None:
+        """The ballot under a nullifier or a record id, checked; None where the validator asked knows none.
+
+        With `sure`, None means that a quorum of validators said so; raises NoValidator where too few can be asked.
+        """
+        name, key = ("ballotByNullifier", nullifier) if nullifier else ("ballotByRecordId", record_id)
+        stored = await self._stored(ELECTIONS, name, ELECTIONS_ABI.encode_call(name, election, key), sure)
+        if stored is None:
+            return None
+        return self._find_ballot(await self._block(int(stored[5])), election, bytes(stored[1]), record_id)
+
+    async def anchor(self, batch_id: bytes, *, sure: bool = False) -> Standing | None:
+        """The anchor of a batch, checked; None and `sure` as in `ballot`."""
+        stored = await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), sure)
+        return None if stored is None else self._find_anchor(await self._block(int(stored[5])), batch_id)
+
+    async def tally(self, election: Election) -> Tally:
+        """The counts at the verified head, from storage proofs."""
+        header = self._follower.head.header
+        slots, sealed = tally_slots(election.id, len(election.options))
+        *counts, sealed_count = await self._slots(header, ELECTIONS, [*slots, sealed])
+        return Tally(tuple(counts), sealed_count, header.number, header.hash, header.timestamp)
+
+    async def refusal(self, sender: bytes, to: bytes, data: bytes, height: int) -> bytes | None:
+        """Revert data of a call repeated on the state of a block; None when it passes there. Not proven."""
+        try:
+            await self._view(to, data, sender=sender, block=hex(height))
+        except Reverted as reverted:
+            return reverted.data
+        return None
+
+    async def block(self, height: int) -> FinalBlock:
+        """A checked block."""
+        return await self._block(height)
+
+    async def _view(self, to: bytes, data: bytes, *, sender: bytes = b"", block: str = "latest") -> bytes:
+        call = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
+        if sender:
+            call["from"] = "0x" + sender.hex()
+        try:
+            return hex_bytes(await self._pool.ask("eth_call", (call, block)))
+        except RpcError as error:
+            if error.code == REVERTED:
+                raise Reverted(hex_bytes(error.data)) from None
+            raise NoValidator(f"a validator refuses the call: {error}") from None
+        except RpcFailure as failure:
+            raise NoValidator(str(failure)) from None
+
+    async def _stored(self, to: bytes, name: str, data: bytes, sure: bool) -> Any | None:
+        """The struct behind a view that returns (found, struct): of one validator, or of any among a quorum."""
+        if not sure:
+            try:
+                found, stored = _decoded(name, await self._view(to, data))
+            except Reverted:  # no such election
+                return None
+            return stored if found else None
+        call = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
+        for answer in await self._pool.ask_quorum("eth_call", (call, "latest")):
+            if isinstance(answer, RpcError):
+                if answer.code != REVERTED:
+                    raise NoValidator(f"a validator refuses the call: {answer}")
+                continue
+            found, stored = _decoded(name, hex_bytes(answer))
+            if found:
+                return stored
+        return None
+
+    async def _slots(self, header: Header, contract: bytes, slots: Sequence[int]) -> list[int]:
+        values: list[int] = []
+        for begin in range(0, len(slots), PROOF_SLOTS_MAX):
+            part = slots[begin : begin + PROOF_SLOTS_MAX]
+            keys = ["0x" + slot.to_bytes(32, "big").hex() for slot in part]
+            try:
+                answer = await self._pool.ask("eth_getProof", ("0x" + contract.hex(), keys, hex(header.number)))
+                account = account_from_proof(
+                    header.state_root, contract, [hex_bytes(n) for n in answer["accountProof"]]
+                )
+                for slot, entry in zip(part, answer["storageProof"], strict=True):
+                    proof = [hex_bytes(node) for node in entry["proof"]]
+                    values.append(slot_from_proof(account.storage_root, slot, proof))
+            except (RpcError, RpcFailure, PeerError, KeyError, TypeError, ValueError) as error:
+                raise NoValidator(f"a storage proof does not check: {error}") from None
+        return values
+
+    async def _block(self, height: int) -> FinalBlock:
+        """A checked block at or below the verified head."""
+        cached = self._blocks.get(height)
+        if cached is not None:
+            self._blocks.move_to_end(height)
+            return cached
+        # A validator may be ahead of us by a block; what it has is final all the same, and we are about to see it.
+        if not await self._follower.wait_for(height, SETTLE_S):
+            raise NoValidator(f"block {height} has not been seen here yet")
+        block = await self._follower.fetch(height)
+        self._blocks[height] = block
+        while len(self._blocks) > BLOCKS_KEPT:
+            self._blocks.popitem(last=False)
+        return block
+
+    def _find_ballot(self, block: FinalBlock, election: int, nullifier: bytes, record_id: bytes) -> Standing:
+        """The accepted ballot in a checked block. Raises NoValidator where it is not there: then somebody lied."""
+        for position, raw in enumerate(block.transactions):
+            transaction = decode_transaction(raw)
+            if transaction.to != ELECTIONS or nullifier not in transaction.data:
+                continue
+            receipt, gas_used = receipt_at(block, position)
+            cast = read_cast(receipt)
+            if cast is None or cast.election != election:
+                continue
+            for place, ballot in enumerate(ballots_of(transaction.to, transaction.data)):
+                wanted = ballot.nullifier == nullifier and record_id in (b"", ballot.record_id)
+                if wanted and cast.outcomes[place] == 0:
+                    index = accepted_index(cast, place)
+                    where = Place(block.header.number, block.header.hash, transaction.hash)
+                    return Standing(ballot, index, where, block.header.timestamp, gas_used)
+        raise NoValidator(f"block {block.header.number} does not hold the ballot that a validator says it does")
+
+    def _find_anchor(self, block: FinalBlock, batch_id: bytes) -> Standing:
+        for position, raw in enumerate(block.transactions):
+            transaction = decode_transaction(raw)
+            if transaction.to != ANCHORS or batch_id not in transaction.data:
+                continue
+            receipt, gas_used = receipt_at(block, position)
+            anchored = read_anchored(receipt)
+            if anchored is not None and anchored[0] == batch_id:
+                _, _, root, count, algorithm = _anchored_fields(receipt.event_logs[0].data, anchored)
+                where = Place(block.header.number, block.header.hash, transaction.hash)
+                record = Anchor(batch_id, root, count, algorithm)
+                return Standing(record, anchored[1], where, block.header.timestamp, gas_used)
+        raise NoValidator(f"block {block.header.number} does not hold the anchor that a validator says it does")
+
+
+def _anchored_fields(data: bytes, anchored: tuple[bytes, int]) -> tuple[bytes, int, bytes, int, str]:
+    length = int.from_bytes(data[96:128], "big")
+    return *anchored, data[:32], int.from_bytes(data[32:64], "big"), data[128 : 128 + length].decode()
+
+
+def _decoded(name: str, result: bytes) -> tuple[Any, ...]:
+    abi = ANCHORS_ABI if name == "anchorOf" else ELECTIONS_ABI
+    try:
+        return abi.decode_result(name, result)
+    except ValueError as error:
+        raise NoValidator(f"a validator's answer to {name} cannot be read: {error}") from None

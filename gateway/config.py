@@ -1,0 +1,176 @@
+"""The gateway's configuration: a TOML file checked by pydantic, each key overridable by PSEPHOS_GATEWAY_… ."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from node.chain.contracts.ballots import RECORDS_MAX
+from node.chain.genesis import Genesis, GenesisError, parse_genesis
+from node.chain.transaction import TRANSACTION_BYTES_MAX
+
+
+class ConfigError(RuntimeError):
+    """A configuration or genesis file that cannot be used; the message names key, value and what is expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ValidatorConfig(_Section):
+    """One validator that the gateway talks to."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    rpc_url: Annotated[str, Field(pattern=r"^https?://[^\s]+$", description="its JSON-RPC over HTTP")]
+    p2p_url: Annotated[str, Field(description="host:port of its p2p listener; shown, never dialled")] = ""
+
+
+class ElectionsConfig(_Section):
+    """What the gateway does about elections on its own."""
+
+    auto_create: Annotated[
+        bool, Field(description="create an unknown election on its first ballot: for development only")
+    ] = False
+    auto_create_options: Annotated[int, Field(ge=2, le=64, description="options of an election made so")] = 10
+
+
+class BatchConfig(_Section):
+    """How records are gathered into transactions."""
+
+    gather_ms: Annotated[int, Field(ge=0, le=10_000, description="how long ballots wait for company")] = 5
+    ballots_max: Annotated[int, Field(ge=1, le=RECORDS_MAX, description="most ballots in one transaction")] = 500
+    bytes_max: Annotated[
+        int, Field(ge=100_000, le=TRANSACTION_BYTES_MAX - 4096, description="most bytes of ballots in one transaction")
+    ] = 500_000
+    in_flight_max: Annotated[int, Field(ge=1, le=4096, description="most transactions sent and not yet final")] = 1024
+    in_flight_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them")] = 16 << 20
+
+
+class LimitsConfig(_Section):
+    """Bounds on what is asked of the gateway."""
+
+    wait_s: Annotated[float, Field(ge=0, le=60, description="how long a caller waits who names no time")] = 2.0
+    wait_s_max: Annotated[float, Field(ge=0, le=300, description="the longest that a caller may ask for")] = 30.0
+    body_bytes_max: Annotated[int, Field(ge=1 << 17, le=64 << 20, description="largest request body")] = 1 << 20
+    pending_max: Annotated[int, Field(ge=1, description="most records that are accepted and not final")] = 200_000
+    pending_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them in memory")] = 256 << 20
+
+
+class RpcConfig(_Section):
+    """How validators are asked."""
+
+    timeout_ms: Annotated[int, Field(ge=50, le=60_000, description="deadline of one call")] = 2_000
+    probe_interval_ms: Annotated[int, Field(ge=50, le=60_000, description="how often each validator is probed")] = 500
+    poll_ms: Annotated[
+        int, Field(ge=50, le=30_000, description="how long a validator may hold a call for new blocks")
+    ] = 2_000
+    resend_ms: Annotated[int, Field(ge=100, le=60_000, description="a transaction not final by then is sent again")] = (
+        1_000
+    )
+
+
+class LogConfig(_Section):
+    """What is logged."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class GatewayConfig(BaseSettings):
+    """All settings of one gateway. Paths are relative to the configuration file's folder."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PSEPHOS_GATEWAY_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=64, description="what logs call it")] = "gateway"
+    genesis: Annotated[Path, Field(description="the network's genesis document")] = Path("genesis.json")
+    key: Annotated[Path, Field(description="its account's private key, one line of 0x-hex, mode 0600")] = Path(
+        "gateway.key"
+    )
+    master_secret: Annotated[
+        Path, Field(description="the secret that voters' nullifiers derive from, 32 bytes of hex, mode 0600")
+    ] = Path("master.secret")
+    journal: Annotated[Path, Field(description="folder of what is accepted and not yet final")] = Path("journal")
+    spool: Annotated[Path, Field(description="folder that takes over when the journal's disk fails")] = Path("spool")
+    state: Annotated[Path, Field(description="file with the last verified head and tallies")] = Path("verified.json")
+    bind: Annotated[str, Field(description="host:port of the HTTP API")] = "127.0.0.1:8000"
+    validators: Annotated[tuple[ValidatorConfig, ...], Field(min_length=1, max_length=100)]
+    elections: ElectionsConfig = ElectionsConfig()
+    batch: BatchConfig = BatchConfig()
+    limits: LimitsConfig = LimitsConfig()
+    rpc: RpcConfig = RpcConfig()
+    log: LogConfig = LogConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over the file, which comes in as arguments."""
+        return env_settings, init_settings
+
+    @field_validator("bind")
+    @classmethod
+    def _check_bind(cls, value: str) -> str:
+        split_endpoint(value)
+        return value
+
+    @field_validator("validators")
+    @classmethod
+    def _check_names(cls, value: tuple[ValidatorConfig, ...]) -> tuple[ValidatorConfig, ...]:
+        names = [validator.name for validator in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two validators have one name: {names}")
+        return value
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port of `bind`."""
+        return split_endpoint(self.bind)
+
+
+def split_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of "host:port" (IPv6 in brackets). Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def load_config(path: Path) -> GatewayConfig:
+    """Read and check a configuration file. Raises ConfigError."""
+    try:
+        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path} is not TOML: {error}") from None
+    try:
+        config = GatewayConfig(**document)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault.get('input')!r})"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"configuration {path}: {faults}") from None
+    folder = path.resolve().parent
+    paths = {name: folder / getattr(config, name) for name in ("genesis", "key", "master_secret", "journal", "spool")}
+    return config.model_copy(update={**paths, "state": folder / config.state})
+
+
+def load_genesis(path: Path) -> Genesis:
+    """Read and check a genesis document. Raises ConfigError."""
+    try:
+        return parse_genesis(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"genesis {path}: {error.strerror}") from None
+    except (ValueError, GenesisError) as error:
+        raise ConfigError(f"genesis {path}: {error}") from None

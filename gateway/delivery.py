@@ -1,0 +1,275 @@
+"""Carries durable records to the chain: gathers ballots into batches, and judges what came back from a final block."""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+
+from gateway import calls
+from gateway.book import Book, Item
+from gateway.chain import Chain, Standing
+from gateway.durability import Durability
+from gateway.journal_format import Place
+from gateway.records import Anchor, Ballot, Call, Record
+from gateway.sender import Included, Parcel, Sender
+from gateway.validators import NoValidator
+from node.chain.contracts.addresses import ANCHORS, ELECTIONS
+from node.chain.contracts.ballots import Outcome
+from node.chain.transaction import TRANSACTION_BYTES_MAX
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS_MAX = 5
+ASK_AGAIN_S = 0.3
+ASKING_MAX = 16  # questions after standing records at a time
+# Refusals that say something of the whole election or caller, not of one record in the batch.
+_WHOLE = ("ElectionNotOpen", "NotRegistrar", "UnknownElection", "NotGateway", "NotAllowedToCreate", "NotCreator")
+
+
+class Delivery:
+    """Everything durable and not settled goes through here, in the order in which it came.
+
+    `make_election` is told of an unknown election that ballots wait for, and says if there is one now.
+    """
+
+    def __init__(
+        self,
+        sender_address: bytes,
+        book: Book,
+        durability: Durability,
+        chain: Chain,
+        *,
+        gather_s: float,
+        ballots_max: int,
+        bytes_max: int,
+        make_election: Callable[[int], Awaitable[bool]],
+    ) -> None:
+        self._address = sender_address
+        self._book, self._durability, self._chain = book, durability, chain
+        self._gather_s, self._ballots_max, self._bytes_max = gather_s, ballots_max, bytes_max
+        self._make_election = make_election
+        self._single: deque[Item] = deque()  # calls and anchors, one transaction each
+        self._ballots: dict[int, deque[Item]] = {}  # by election
+        self._since_s: dict[int, float] = {}  # when the first waiting ballot of an election came
+        self._again: deque[Parcel] = deque()
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asking = asyncio.Semaphore(ASKING_MAX)
+
+    async def start(self, sender: Sender) -> None:
+        self._spawn(self._run(sender))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def enqueue(self, items: Iterable[Item]) -> None:
+        """Take durable items, in order."""
+        now = asyncio.get_running_loop().time()
+        for item in items:
+            if isinstance(item.record, Ballot):
+                election = item.record.election
+                queue = self._ballots.get(election)
+                if queue is None:
+                    queue = self._ballots[election] = deque()
+                    self._since_s[election] = now
+                queue.append(item)
+            else:
+                self._single.append(item)
+        self._wake.set()
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, sender: Sender) -> None:
+        while True:
+            if not sender.has_room:
+                sender.roomier.clear()
+                await sender.roomier.wait()
+                continue
+            parcel, due_s = self._next_parcel()
+            if parcel is not None:
+                sender.submit(parcel)
+                continue
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due_s):
+                    await self._wake.wait()
+
+    def _next_parcel(self) -> tuple[Parcel | None, float | None]:
+        """What to send now; or None, and the seconds until something is due (None: when something comes)."""
+        if self._again:
+            return self._again.popleft(), None
+        if self._single:
+            return self._parcel_of(self._single.popleft()), None
+        now, wait_s = asyncio.get_running_loop().time(), None
+        for election, queue in self._ballots.items():
+            left_s = self._since_s[election] + self._gather_s - now
+            if left_s <= 0 or len(queue) >= self._ballots_max:
+                return self._batch(election, queue, now), None
+            wait_s = left_s if wait_s is None else min(wait_s, left_s)
+        return None, wait_s
+
+    def _batch(self, election: int, queue: deque[Item], now: float) -> Parcel:
+        items: list[Item] = []
+        packed: list[bytes] = []
+        size = 0
+        while queue and len(items) < self._ballots_max:
+            record = queue[0].record
+            assert isinstance(record, Ballot)  # only ballots are put into these queues
+            data = record.packed()
+            if items and size + len(data) > self._bytes_max:
+                break
+            size += len(data)
+            packed.append(data)
+            items.append(queue.popleft())
+        # Elections take turns: what is left goes behind the others, and has gathered long enough already.
+        del self._ballots[election]
+        if queue:
+            self._ballots[election] = queue
+        else:
+            del self._since_s[election]
+        calldata = calls.cast_batch(election, packed)
+        return Parcel(ELECTIONS, calldata, calls.cast_batch_gas(calldata, len(items)), items)
+
+    def _parcel_of(self, item: Item) -> Parcel:
+        record = item.record
+        if isinstance(record, Anchor):
+            data = calls.anchor_call(record)
+            return Parcel(ANCHORS, data, calls.call_gas(data), [item])
+        assert isinstance(record, Call)  # ballots have queues of their own
+        return Parcel(record.to, record.data, calls.call_gas(record.data), [item])
+
+    def on_included(self, included: Included) -> None:
+        """Judge a parcel whose transaction is in a final block that was checked."""
+        parcel, header = included.parcel, included.block.header
+        place = Place(header.number, header.hash, included.transaction.hash)
+        if not included.receipt.succeeded:
+            self._spawn(self._find_reason(included))
+            return
+        if parcel.to == ELECTIONS and isinstance(parcel.items[0].record, Ballot):
+            self._judge_batch(parcel, included, place)
+            return
+        anchored = calls.read_anchored(included.receipt)
+        self._settle(place, [(parcel.items[0], Outcome.ACCEPTED, anchored[1] if anchored else 0)])
+
+    def _judge_batch(self, parcel: Parcel, included: Included, place: Place) -> None:
+        cast = calls.read_cast(included.receipt)
+        if cast is None or len(cast.outcomes) != len(parcel.items):
+            raise RuntimeError(f"block {place.block_number}: a certified batch has no fitting BallotsCast")
+        settled: list[tuple[Item, Outcome, int]] = []
+        index = cast.first_index
+        for item, code in zip(parcel.items, cast.outcomes, strict=True):
+            if code == Outcome.ACCEPTED:
+                settled.append((item, Outcome.ACCEPTED, index))
+                index += 1
+            elif code == Outcome.REPEATED:
+                self._spawn(self._find_standing(item))
+            else:
+                outcome = Outcome(code)
+                self._reject(item, f"{outcome.name}: {calls.OUTCOME_REASONS[outcome]}", outcome)
+        if settled:
+            self._settle(place, settled)
+
+    def _settle(self, place: Place, settled: Sequence[tuple[Item, Outcome, int]]) -> None:
+        for item, outcome, index in settled:
+            item.outcome, item.index, item.place = outcome, index, place
+            self._book.done(item)
+        self._durability.settle(place, [item for item, _, _ in settled])
+
+    def _reject(self, item: Item, reason: str, outcome: Outcome | None = None) -> None:
+        item.outcome, item.reason = outcome, reason
+        self._book.done(item)
+        self._durability.reject(item)
+
+    async def _find_standing(self, item: Item) -> None:
+        """A record that stands already, from an earlier sending or another gateway: find where, and settle it there."""
+        while True:
+            standing: Standing | None = None
+            with contextlib.suppress(NoValidator):
+                async with self._asking:
+                    standing = await self._look_up(item.record)
+            if standing is not None:
+                break
+            await asyncio.sleep(ASK_AGAIN_S)
+        if isinstance(standing.record, Anchor) and standing.record.merkle_root != getattr(
+            item.record, "merkle_root", b""
+        ):
+            self._reject(item, "AnchorExists: the batch is anchored with another root")
+            return
+        self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
+
+    async def _look_up(self, record: Record) -> Standing | None:
+        if isinstance(record, Ballot):
+            return await self._chain.ballot(record.election, nullifier=record.nullifier)
+        return await self._chain.anchor(record.batch_id) if isinstance(record, Anchor) else None
+
+    async def _find_reason(self, included: Included) -> None:
+        """A transaction that failed in its block: ask why, and do what that calls for."""
+        parcel = included.parcel
+        if included.gas_used >= parcel.gas_limit:
+            parcel.gas_limit *= 2
+            self._retry(parcel, "it ran out of gas")
+            return
+        height = included.block.header.number
+        data: bytes | None = None
+        for _ in range(ATTEMPTS_MAX):
+            with contextlib.suppress(NoValidator):
+                data = await self._chain.refusal(self._address, parcel.to, parcel.data, height)
+                break
+            await asyncio.sleep(ASK_AGAIN_S)
+        if data is None:
+            self._retry(parcel, "it failed, and the same call passes now")
+            return
+        reason = calls.explain_revert(data)
+        name = reason.partition("(")[0]
+        if name == "AnchorExists":
+            await self._find_standing(parcel.items[0])
+            return
+        ballot = parcel.items[0].record
+        if name == "UnknownElection" and isinstance(ballot, Ballot) and await self._make_election(ballot.election):
+            self._retry(parcel, reason)
+        elif name in _WHOLE or len(parcel.items) == 1:
+            self._reject_all(parcel, reason)
+        else:
+            self._bisect(parcel)
+
+    def on_refused(self, parcel: Parcel, reason: str) -> None:
+        """Judge a parcel that a quorum of validators will not take into a block."""
+        if len(parcel.items) > 1:
+            self._bisect(parcel)
+        else:
+            self._reject_all(parcel, f"Refused: {reason}")
+
+    def _retry(self, parcel: Parcel, reason: str) -> None:
+        parcel.attempts += 1
+        if parcel.attempts >= ATTEMPTS_MAX:
+            if len(parcel.items) > 1:
+                self._bisect(parcel)
+            else:
+                self._reject_all(parcel, reason)
+            return
+        log.debug("sending a transaction again: %s", reason)
+        self._again.append(parcel)
+        self._wake.set()
+
+    def _bisect(self, parcel: Parcel) -> None:
+        """Send a batch again in two halves, so that what is wrong with one record does not cost the others."""
+        middle = len(parcel.items) // 2
+        for items in (parcel.items[:middle], parcel.items[middle:]):
+            ballots = [item.record for item in items if isinstance(item.record, Ballot)]
+            calldata = calls.cast_batch(ballots[0].election, [ballot.packed() for ballot in ballots])
+            self._again.append(Parcel(ELECTIONS, calldata, calls.cast_batch_gas(calldata, len(items)), items))
+        self._wake.set()
+
+    def _reject_all(self, parcel: Parcel, reason: str) -> None:
+        for item in parcel.items:
+            self._reject(item, reason)
+
+
+# One sealed ballot of the largest size always fits a transaction.
+assert TRANSACTION_BYTES_MAX > 65_536 + 4096

@@ -1,0 +1,167 @@
+"""Elections as the gateway sees them: definitions kept at hand, keys, creation, and results that are proven."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from gateway.book import Book, Item
+from gateway.calls import ELECTIONS_ABI
+from gateway.chain import Chain, Election, Tally
+from gateway.nullifier import ElectionKey, election_key
+from gateway.records import Call
+from gateway.state import VerifiedState
+from gateway.validators import NoValidator
+from node.chain.contracts.addresses import ELECTIONS
+from node.chain.contracts.elections import ElectionState
+from node.chain.domain import Domain
+
+log = logging.getLogger(__name__)
+
+KEYS_KEPT = 1024
+ELECTIONS_KEPT = 10_000
+FRESH_S = 2.0  # a definition may be this old: it only saves the chain the refusal
+DELIVERY_GRACE_S = 3_600
+CREATE_WAIT_S = 10.0
+KINDS = {"open": 1, "sealed": 2, "both": 3}
+
+
+class Result(NamedTuple):
+    """A tally and whether it was read from the chain just now, rather than remembered."""
+
+    election: Election
+    tally: Tally
+    fresh: bool
+
+
+class Elections:
+    """Definitions, keys and results by election id. `accept` makes an item durable and sends it."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        state: VerifiedState,
+        domain: Domain,
+        master_secret: bytes,
+        book: Book,
+        accept: Callable[[Call], Awaitable[Item]],
+        *,
+        auto_create: bool,
+        auto_create_options: int,
+    ) -> None:
+        self._chain, self._state, self._domain, self._book = chain, state, domain, book
+        self._master_secret = master_secret
+        self._accept = accept
+        self._auto_create, self._auto_options = auto_create, auto_create_options
+        self._keys: dict[int, ElectionKey] = {}
+        self._read_at: dict[int, float] = {}
+        self._reading: dict[int, asyncio.Task[Election | None]] = {}
+        self._making: dict[int, asyncio.Task[bool]] = {}
+
+    def key(self, id_: int) -> ElectionKey:
+        """The election's keyed hashes."""
+        key = self._keys.get(id_)
+        if key is None:
+            key = ElectionKey(election_key(self._master_secret, self._domain, id_), id_)
+            if len(self._keys) >= KEYS_KEPT:
+                self._keys.pop(next(iter(self._keys)))
+            self._keys[id_] = key
+        return key
+
+    async def get(self, id_: int, *, fresh: bool = False) -> Election | None:
+        """The election, at most FRESH_S old, older when no validator answers; None where there is none.
+
+        Raises NoValidator when it was never seen and nobody answers.
+        """
+        known = self._state.elections.get(id_)
+        age_s = asyncio.get_running_loop().time() - self._read_at.get(id_, -FRESH_S)
+        if known is not None and age_s < FRESH_S and not fresh:
+            return known
+        reading = self._reading.get(id_)
+        if reading is None:
+            reading = self._reading[id_] = asyncio.create_task(self._read(id_))
+            reading.add_done_callback(lambda _: self._reading.pop(id_, None))
+        if known is not None and not fresh:
+            return known  # what is on its way serves the next one
+        try:
+            return await asyncio.shield(reading)
+        except NoValidator:
+            if known is None:
+                raise
+            return known
+
+    async def _read(self, id_: int) -> Election | None:
+        try:
+            election = await self._chain.election(id_)
+        except NoValidator:
+            if id_ in self._state.elections:
+                return self._state.elections[id_]
+            raise
+        if election is not None:
+            if len(self._state.elections) >= ELECTIONS_KEPT:
+                self._state.elections.pop(next(iter(self._state.elections)))
+            self._state.elections[id_] = election
+            self._read_at[id_] = asyncio.get_running_loop().time()
+        return election
+
+    def key_fits(self, election: Election) -> bool:
+        """Whether this gateway's secret is the one that the election was made with (none given: anybody's)."""
+        return election.key_check in (bytes(32), self.key(election.id).check)
+
+    def create_call(
+        self,
+        id_: int,
+        title: str,
+        options: list[str],
+        *,
+        kinds: str = "both",
+        opens_at: int = 0,
+        closes_at: int = 0,
+        delivery_grace_s: int = DELIVERY_GRACE_S,
+        registrars: tuple[bytes, ...] = (),
+    ) -> Call:
+        """The call that creates an election, bound to this gateway's secret."""
+        schedule = (KINDS[kinds], opens_at, closes_at, delivery_grace_s)
+        arguments = (id_, title, options, *schedule, list(registrars), self.key(id_).check)
+        return Call(ELECTIONS, ELECTIONS_ABI.encode_call("create", *arguments))
+
+    async def ensure(self, id_: int) -> bool:
+        """Whether the election is there; in development networks it is created when it is not."""
+        if not self._auto_create:
+            return await self.get(id_, fresh=True) is not None
+        making = self._making.get(id_)
+        if making is None:
+            making = self._making[id_] = asyncio.create_task(self._make(id_))
+            making.add_done_callback(lambda _: self._making.pop(id_, None))
+        return await asyncio.shield(making)
+
+    async def _make(self, id_: int) -> bool:
+        if await self.get(id_, fresh=True) is not None:
+            return True
+        options = [f"Option {number}" for number in range(self._auto_options)]
+        item = await self._accept(self.create_call(id_, f"Election {id_}", options))
+        await item.wait(CREATE_WAIT_S)
+        log.info("election %d did not exist and was created (elections.auto_create)", id_)
+        return await self.get(id_, fresh=True) is not None
+
+    async def result(self, id_: int) -> Result | None:
+        """The proven tally at the verified head, or the last one remembered; None where there is no election."""
+        election = await self.get(id_)
+        if election is None:
+            return None
+        try:
+            tally = await self._chain.tally(election)
+        except NoValidator:
+            remembered = self._state.tallies.get(id_)
+            if remembered is None:
+                raise
+            return Result(election, remembered, False)
+        if len(self._state.tallies) >= ELECTIONS_KEPT:
+            self._state.tallies.pop(next(iter(self._state.tallies)))
+        self._state.tallies[id_] = tally
+        return Result(election, tally, True)
+
+
+def state_name(election: Election) -> str:
+    """The state in words, as of when the definition was read."""
+    return ElectionState(election.state).name.lower()

@@ -1,0 +1,202 @@
+"""Follows the chain block by block, believing nothing that is not certified by the validators it knows."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes, hex_int
+from gateway.validators import NoValidator, Pool, Validator
+from gateway.verify import FinalBlock, Head, NotProven, check_final, check_next, check_validators, decode_final_block
+from node.chain.domain import Domain
+from node.chain.errors import PeerError
+from node.chain.genesis import validators_hash
+from node.consensus.certificate import Certificate
+
+log = logging.getLogger(__name__)
+
+BLOCKS_MAX = 64
+JUMP_HEIGHTS = 2_000  # further behind than this, the head is taken by its certificate alone
+PAUSE_S = 0.2
+HELD_BACK_S = 1.0  # how long a validator may hold back a block that another one has
+
+
+class Follower:
+    """Keeps `head`, the last block that this gateway has verified, and hands each verified block to `on_block`.
+
+    After a jump over blocks that it did not see, `on_jump` is called instead: what was in flight has to be asked for.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        domain: Domain,
+        head: Head,
+        *,
+        poll_s: float,
+        on_block: Callable[[FinalBlock], None],
+        on_jump: Callable[[], None],
+    ) -> None:
+        self._pool = pool
+        self._domain = domain
+        self._poll_s = poll_s
+        self._on_block = on_block
+        self._on_jump = on_jump
+        self._task: asyncio.Task[None] | None = None
+        self._advanced = asyncio.Event()
+        self._distrusted: dict[Validator, int] = {}
+        self.head = head
+        self.caught_up = False
+
+    async def start(self) -> None:
+        self._pool.set_size = len(self.head.validators)
+        self._task = asyncio.create_task(self._run(), name="follower")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def wait_for(self, height: int, timeout_s: float) -> bool:
+        """Whether the verified head reaches a height within the time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.head.header.number < height:
+                    await self._advanced.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def fetch(self, height: int) -> FinalBlock:
+        """A checked block of the past or present. Raises NoValidator when no validator serves a provable one."""
+        faults = []
+        for validator in self._pool.ordered():
+            try:
+                blocks = await self._get_blocks(validator, height, 1, 0)
+                if not blocks or blocks[0].header.number != height:
+                    raise NotProven(f"did not serve block {height}")
+                check_final(blocks[0], self.validators_at(height), self._domain)
+            except (RpcFailure, RpcError, PeerError) as error:
+                faults.append(f"{validator.node.node_id}: {error}")
+            else:
+                return blocks[0]
+        raise NoValidator(f"no validator proves block {height}: " + "; ".join(faults))
+
+    def validators_at(self, height: int) -> tuple[bytes, ...]:
+        """The validators that decide a height, as far as this gateway knows: those of its head."""
+        return self.head.validators
+
+    async def _run(self) -> None:
+        while True:
+            validator = self._choose()
+            try:
+                advanced = await self._step(validator)
+            except (RpcFailure, RpcError) as error:
+                log.debug("%s: %s", validator.node.node_id, error)
+                await asyncio.sleep(PAUSE_S)
+            except PeerError as error:
+                # It lies or is broken: others are asked first from now on.
+                self._distrusted[validator] = self._distrusted.get(validator, 0) + 1
+                log.warning("⚠ %s serves what does not check: %s", validator.node.node_id, error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                self.caught_up = self.head.header.number >= self._pool.best_height()
+                if not advanced and not self.caught_up:
+                    await asyncio.sleep(PAUSE_S)
+
+    def _choose(self) -> Validator:
+        """The one that is furthest ahead and was never caught lying, if there is one."""
+        mine = self.head.header.number
+        return min(
+            self._pool.ordered(),  # stable: among equals the order of the pool holds
+            key=lambda one: (self._distrusted.get(one, 0), not one.reachable, -max(one.height - mine, 0) // BLOCKS_MAX),
+        )
+
+    async def _step(self, validator: Validator) -> bool:
+        """Ask one validator for what follows the head; whether there was anything."""
+        height = self.head.header.number
+        if validator.height - height > JUMP_HEIGHTS:
+            return await self._jump(validator)
+        blocks = await self._follow(validator, height + 1)
+        for block in blocks:
+            check_next(self.head, block, self._domain)
+            await self._advance(block, validator)
+            self._on_block(block)
+            await asyncio.sleep(0)
+        return bool(blocks)
+
+    async def _follow(self, validator: Validator, height: int) -> list[FinalBlock]:
+        """Blocks from `height` on, waiting for the first; given up when another validator is seen to be ahead."""
+        loop = asyncio.get_running_loop()
+        poll = asyncio.create_task(self._get_blocks(validator, height, BLOCKS_MAX, self._poll_s))
+        ahead_since_s: float | None = None
+        try:
+            while not poll.done():
+                # Once somebody has the block, an honest and quick validator is about to answer; another is left.
+                if ahead_since_s is None and self._pool.best_height() >= height:
+                    ahead_since_s = loop.time()
+                if not validator.reachable or (ahead_since_s and loop.time() - ahead_since_s > HELD_BACK_S):
+                    raise RpcFailure(f"holds back block {height}")
+                change = asyncio.create_task(self._pool.changed())
+                await asyncio.wait((poll, change), timeout=HELD_BACK_S, return_when=asyncio.FIRST_COMPLETED)
+                change.cancel()
+            return poll.result()
+        finally:
+            if not poll.done():
+                poll.cancel()
+                await asyncio.gather(poll, return_exceptions=True)
+
+    async def _jump(self, validator: Validator) -> bool:
+        """Take the validator's head by its certificate: a quorum of the validators known here has sealed it."""
+        blocks = await self._get_blocks(validator, validator.height, 1, 0)
+        if not blocks or blocks[0].header.number <= self.head.header.number:
+            return False
+        check_final(blocks[0], self.head.validators, self._domain)
+        await self._advance(blocks[0], validator)
+        log.info("took block %d by its certificate", blocks[0].header.number)
+        self._on_jump()
+        return True
+
+    async def _advance(self, block: FinalBlock, validator: Validator) -> None:
+        validators = self.head.validators
+        if validators_hash(validators) != block.header.extra_data:
+            # The set changes with the next height: the header says to which, the validator says who that is.
+            number = hex(block.header.number)
+            answer = await self._pool.call(validator, "poa_getValidators", (number,))
+            named = answer.get("next") if isinstance(answer, dict) else None
+            if not isinstance(named, list):
+                raise NotProven("answered poa_getValidators without the next validators")
+            validators = tuple(hex_bytes(address) for address in named)
+            check_validators(block.header, validators)
+            self._pool.set_size = len(validators)
+            log.info("the validators change to %d at height %d", len(validators), block.header.number + 1)
+        self.head = Head(block.header, validators)
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+
+    async def _get_blocks(self, validator: Validator, height: int, count: int, wait_s: float) -> list[FinalBlock]:
+        parameters = (hex(height), hex(count), hex(int(wait_s * 1000)))
+        answer = await self._pool.call(validator, "poa_getBlocks", parameters, wait_s + 2.0)
+        if not isinstance(answer, list) or len(answer) > count:
+            raise NotProven(f"answered poa_getBlocks with something else than at most {count} blocks")
+        return [_block(item) for item in answer]
+
+
+def _block(item: Any) -> FinalBlock:
+    """A block as `poa_getBlocks` gives it. Raises NotProven, RpcFailure or InvalidBlock when it has another form."""
+    try:
+        seals = item["certificate"]
+        certificate = Certificate(
+            hex_int(seals["height"]),
+            hex_int(seals["round"]),
+            hex_bytes(seals["blockHash"]),
+            tuple(hex_bytes(seal) for seal in seals["seals"]),
+        )
+        return decode_final_block(
+            hex_bytes(item["header"]),
+            [hex_bytes(raw) for raw in item["transactions"]],
+            [hex_bytes(receipt) for receipt in item["receipts"]],
+            certificate,
+        )
+    except (KeyError, TypeError) as error:
+        raise NotProven(f"a served block has another form: {error!r}") from None

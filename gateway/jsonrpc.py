@@ -1,0 +1,107 @@
+"""JSON-RPC 2.0 as a client, over one pooled httpx client; every call has a deadline."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import orjson
+
+
+class RpcFailure(RuntimeError):
+    """A validator that did not answer, or with what is no JSON-RPC. `status` is its HTTP status, 0 for none."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RpcError(RuntimeError):
+    """A validator's refusal: JSON-RPC error code, message, and the data of a reverted call."""
+
+    def __init__(self, code: int, message: str, data: object = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.data = data
+
+
+Request = tuple[str, Sequence[object]]
+
+
+class RpcClient:
+    """Posts calls and batches of calls to any URL."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def call(self, url: str, method: str, parameters: Sequence[object], timeout_s: float) -> Any:
+        """The result of one call. Raises RpcFailure or RpcError."""
+        answer = await self._post(url, _request(1, method, parameters), timeout_s)
+        if not isinstance(answer, dict):
+            raise RpcFailure(f"answered a call of {method} with something else than an object")
+        outcome = _outcome(answer)
+        if isinstance(outcome, RpcError):
+            raise outcome
+        return outcome
+
+    async def batch(self, url: str, requests: Sequence[Request], timeout_s: float) -> list[Any]:
+        """The results of several calls in their order; a refused one is its RpcError. Raises RpcFailure."""
+        body = [_request(number, method, parameters) for number, (method, parameters) in enumerate(requests)]
+        answers = await self._post(url, body, timeout_s)
+        if isinstance(answers, dict):  # the whole batch was refused
+            outcome = _outcome(answers)
+            raise RpcFailure(f"refused a batch of {len(requests)}: {outcome}")
+        if not isinstance(answers, list):
+            raise RpcFailure("answered a batch with something else than a list")
+        by_id = {answer.get("id"): _outcome(answer) for answer in answers if isinstance(answer, dict)}
+        if any(number not in by_id for number in range(len(requests))):
+            raise RpcFailure(f"answered {len(by_id)} calls of a batch of {len(requests)}")
+        return [by_id[number] for number in range(len(requests))]
+
+    async def _post(self, url: str, body: object, timeout_s: float) -> Any:
+        headers = {"content-type": "application/json"}
+        try:
+            response = await self._client.post(url, content=orjson.dumps(body), headers=headers, timeout=timeout_s)
+        except httpx.TimeoutException:
+            raise RpcFailure(f"no answer within {timeout_s:g} s") from None
+        except httpx.HTTPError as error:
+            raise RpcFailure(str(error) or type(error).__name__) from None
+        if response.status_code != 200:
+            raise RpcFailure(f"returned status {response.status_code}", response.status_code)
+        try:
+            return orjson.loads(response.content)
+        except orjson.JSONDecodeError as error:
+            raise RpcFailure(f"answered with something else than JSON: {error}") from None
+
+
+def _request(number: int, method: str, parameters: Sequence[object]) -> dict[str, object]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": list(parameters)}
+
+
+def _outcome(answer: dict[str, Any]) -> Any:
+    error = answer.get("error")
+    if error is None:
+        return answer.get("result")
+    if not isinstance(error, dict):
+        return RpcError(-32603, str(error))
+    return RpcError(int(error.get("code", -32603)), str(error.get("message", "")), error.get("data"))
+
+
+def hex_int(value: object) -> int:
+    """The integer of a JSON-RPC quantity. Raises RpcFailure."""
+    if isinstance(value, str):
+        try:
+            return int(value, 16)
+        except ValueError:
+            pass
+    raise RpcFailure(f"{value!r} is no quantity")
+
+
+def hex_bytes(value: object) -> bytes:
+    """The bytes of JSON-RPC data. Raises RpcFailure."""
+    if isinstance(value, str) and value.startswith("0x"):
+        try:
+            return bytes.fromhex(value[2:])
+        except ValueError:
+            pass
+    raise RpcFailure(f"{str(value)[:80]!r} is no hex data")

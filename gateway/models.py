@@ -1,0 +1,114 @@
+"""The bodies that callers send, as pydantic models: they validate, and later generate the API's documentation."""
+
+import re
+import uuid
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from node.chain.contracts.ballots import CONTENT_BYTES_MAX
+
+ELECTION_ID_MAX = (1 << 256) - 1
+_JSON_SAFE_MAX = (1 << 53) - 1
+_DECIMAL = re.compile(r"\d{1,78}", re.ASCII)
+
+
+def parse_election_id(value: Any) -> int:
+    """An election id: a whole number, or its decimal digits in a string. Raises ValueError."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= ELECTION_ID_MAX:
+        raise ValueError("an election id is a whole number from 0 to 2^256 - 1, or its decimal digits as a string")
+    return value
+
+
+def show_election_id(id_: int) -> int | str:
+    """A number where JSON's readers agree on it, a string of digits above."""
+    return id_ if id_ <= _JSON_SAFE_MAX else str(id_)
+
+
+def _text_id(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError("expected a string or an integer")
+    return value
+
+
+def _root(value: Any) -> Any:
+    return value.removeprefix("0x") if isinstance(value, str) else value
+
+
+ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input_type=int | str)]
+TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=str | int)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class VoteBody(_Body):
+    """One vote: either `choice`, for an open ballot, or `encrypted_vote`, for a sealed one."""
+
+    voter_id: Annotated[TextId, Field(description="1 to 256 bytes in UTF-8; never leaves the gateway")]
+    election_id: ElectionId
+    choice: Annotated[int | str | None, Field(description="the option's number, from 0, or its name")] = None
+    encrypted_vote: Annotated[str | None, Field(description="any text of at most 65,536 bytes")] = None
+    transaction_id: Annotated[TextId | None, Field(description="the caller's own id; made if missing")] = None
+
+    @model_validator(mode="after")
+    def _one_ballot(self) -> "VoteBody":
+        if (self.choice is None) == (self.encrypted_vote is None):
+            raise ValueError("give either 'choice' (an open ballot) or 'encrypted_vote' (a sealed one)")
+        if isinstance(self.choice, bool):
+            raise ValueError("'choice' is an option's number or name, not true or false")
+        if (
+            self.encrypted_vote is not None
+            and not 0 < len(self.encrypted_vote.encode(errors="replace")) <= CONTENT_BYTES_MAX
+        ):
+            raise ValueError(f"'encrypted_vote' has 1 to {CONTENT_BYTES_MAX} bytes in UTF-8")
+        return self
+
+
+class ElectionBody(_Body):
+    """A new election. Times are seconds since 1970; 0 or nothing means at once, or never."""
+
+    election_id: ElectionId
+    title: Annotated[str, Field(min_length=1, max_length=1024)]
+    options: Annotated[list[str], Field(min_length=2, max_length=64)]
+    kinds: Literal["open", "sealed", "both"] = "both"
+    opens_at: Annotated[int | None, Field(ge=0, lt=1 << 63)] = None
+    closes_at: Annotated[int | None, Field(ge=0, lt=1 << 63)] = None
+    delivery_grace_s: Annotated[int, Field(ge=0, lt=1 << 32)] = 3600
+    registrars: Annotated[list[str], Field(max_length=64)] = []
+
+    @model_validator(mode="after")
+    def _addresses(self) -> "ElectionBody":
+        for address in self.registrars:
+            if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
+                raise ValueError(f"registrar {address!r} is no 0x-address of 20 bytes")
+        return self
+
+
+class AnchorBody(_Body):
+    """A Merkle root to keep."""
+
+    batch_id: Annotated[str, Field(description="a UUID")]
+    merkle_root: Annotated[str, BeforeValidator(_root), Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    product_count: Annotated[int, Field(ge=0, lt=1 << 64)]
+    algorithm: Annotated[str, Field(max_length=64)] = ""
+
+    @model_validator(mode="after")
+    def _checks(self) -> "AnchorBody":
+        parse_batch_id(self.batch_id)
+        if len(self.algorithm.encode(errors="replace")) > 64:
+            raise ValueError("'algorithm' has at most 64 bytes in UTF-8")
+        return self
+
+
+def parse_batch_id(text: str) -> uuid.UUID:
+    """The UUID of a batch id. Raises ValueError."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise ValueError(f"batch id {text[:64]!r} is no UUID") from None

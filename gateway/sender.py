@@ -1,0 +1,297 @@
+"""Gets transactions into blocks: nonces, the same bytes to every validator, sending again, signing anew."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from gateway.book import Item
+from gateway.follower import Follower
+from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes
+from gateway.validators import NoValidator, Pool, Validator
+from gateway.verify import FinalBlock, account_from_proof, receipt_at
+from node.chain.domain import Domain
+from node.chain.errors import PeerError
+from node.chain.receipt import Receipt
+from node.chain.signing import SigningKey
+from node.chain.transaction import Transaction, sign_transaction
+from node.consensus.quorum import quorum
+
+log = logging.getLogger(__name__)
+
+POST_BYTES_MAX = 4 << 20
+POST_COUNT_MAX = 500
+RESEND_S_MAX = 30.0
+BUSY_PAUSE_S = 0.3
+STALLED_S = 5.0
+_TRANSIENT_CODES = (-32603, -32005, -32029)  # internal error; limit exceeded
+
+
+@dataclass(eq=False, slots=True)
+class Parcel:
+    """One transaction's worth of records: calldata for the 20-byte address `to`, and the items that it carries."""
+
+    to: bytes
+    data: bytes
+    gas_limit: int
+    items: list[Item] = field(default_factory=list)
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A parcel's transaction in a final block that was checked."""
+
+    parcel: Parcel
+    transaction: Transaction
+    block: FinalBlock
+    receipt: Receipt
+    gas_used: int
+
+
+@dataclass(eq=False, slots=True)
+class _Sent:
+    """A signed transaction that is not final. `again_at` says when each validator that has it is told again."""
+
+    parcel: Parcel
+    transaction: Transaction
+    signed_at: float
+    again_at: dict[Validator, float] = field(default_factory=dict)
+    interval_s: dict[Validator, float] = field(default_factory=dict)
+    refused: dict[Validator, str] = field(default_factory=dict)
+
+
+class Sender:
+    """Owns the gateway account's nonces. Whatever it is given comes back once: included, or refused for good.
+
+    Sending a record twice is harmless, since the chain takes each nullifier and batch id once. So whenever it is
+    unclear what became of a transaction, its parcel is signed anew, and nothing is ever waited for in vain.
+    """
+
+    def __init__(
+        self,
+        key: SigningKey,
+        domain: Domain,
+        pool: Pool,
+        follower: Follower,
+        *,
+        resend_s: float,
+        in_flight_max: int,
+        in_flight_bytes_max: int,
+        on_included: Callable[[Included], None],
+        on_refused: Callable[[Parcel, str], None],
+    ) -> None:
+        self._key, self._domain = key, domain
+        self._pool, self._follower = pool, follower
+        self._resend_s = resend_s
+        self._in_flight_max, self._bytes_max = in_flight_max, in_flight_bytes_max
+        self._on_included, self._on_refused = on_included, on_refused
+        self._in_flight: dict[int, _Sent] = {}
+        self._by_raw: dict[bytes, _Sent] = {}
+        self._bytes = 0
+        self._next_nonce: int | None = None  # None until the final nonce has been read and proven
+        self._holes: list[int] = []  # nonces below the next one that nothing of ours has
+        self._doubt = asyncio.Event()
+        self._doubt_at_next_block = False
+        self._wakes = {validator: asyncio.Event() for validator in pool.validators}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.roomier = asyncio.Event()  # set when something left the flight
+
+    async def start(self) -> None:
+        self._doubt.set()
+        self._tasks = [asyncio.create_task(self._push(validator)) for validator in self._pool.validators]
+        self._tasks.append(asyncio.create_task(self._settle_doubts(), name="nonces"))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another parcel may be sent now."""
+        flying = len(self._in_flight)
+        return self._next_nonce is not None and flying < self._in_flight_max and self._bytes < self._bytes_max
+
+    @property
+    def in_flight_count(self) -> int:
+        return len(self._in_flight)
+
+    def oldest_age_s(self) -> float:
+        """How long the oldest transaction has waited to become final."""
+        now = asyncio.get_running_loop().time()
+        return max((now - sent.signed_at for sent in self._in_flight.values()), default=0.0)
+
+    def submit(self, parcel: Parcel) -> None:
+        """Sign a parcel under the next nonce and send it to every validator. `has_room` must hold."""
+        if self._next_nonce is None:
+            raise RuntimeError("the final nonce is not known yet")
+        if self._holes:
+            nonce = heappop(self._holes)
+        else:
+            nonce = self._next_nonce
+            self._next_nonce += 1
+        transaction = sign_transaction(
+            self._key,
+            chain_id=self._domain.chain_id,
+            nonce=nonce,
+            to=parcel.to,
+            gas_limit=parcel.gas_limit,
+            data=parcel.data,
+        )
+        sent = _Sent(parcel, transaction, asyncio.get_running_loop().time())
+        self._in_flight[nonce] = sent
+        self._by_raw[transaction.raw] = sent
+        self._bytes += len(transaction.raw)
+        self._wake_all()
+
+    def on_block(self, block: FinalBlock) -> None:
+        """Hand back what a checked block includes."""
+        for position, raw in enumerate(block.transactions):
+            sent = self._by_raw.get(raw)
+            if sent is None:
+                continue
+            self._forget(sent)
+            receipt, gas_used = receipt_at(block, position)
+            if sent.parcel.items:
+                self._on_included(Included(sent.parcel, sent.transaction, block, receipt, gas_used))
+        if self._doubt_at_next_block or self.oldest_age_s() > STALLED_S:
+            self._doubt_at_next_block = False
+            self._doubt.set()
+
+    def on_jump(self) -> None:
+        """Blocks were passed over: what was in flight may be in one of them."""
+        self._doubt.set()
+
+    def _forget(self, sent: _Sent) -> None:
+        del self._in_flight[sent.transaction.nonce]
+        del self._by_raw[sent.transaction.raw]
+        self._bytes -= len(sent.transaction.raw)
+        self.roomier.set()
+
+    def _wake_all(self) -> None:
+        for wake in self._wakes.values():
+            wake.set()
+
+    async def _settle_doubts(self) -> None:
+        """Read the final nonce, proven, whenever it is unclear, and sign anew what can no longer be included."""
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            try:
+                nonce = await self._final_nonce()
+            except (NoValidator, RpcError, RpcFailure, PeerError) as error:
+                log.debug("the final nonce cannot be read: %s", error)
+                self._doubt.set()
+            else:
+                self._apply_nonce(nonce)
+            await asyncio.sleep(BUSY_PAUSE_S)
+
+    async def _final_nonce(self) -> int:
+        header = self._follower.head.header
+        parameters: tuple[object, ...] = ("0x" + self._key.address.hex(), [], hex(header.number))
+        answer = await self._pool.ask("eth_getProof", parameters)
+        if not isinstance(answer, dict) or not isinstance(answer.get("accountProof"), list):
+            raise RpcFailure("answered eth_getProof without an account proof")
+        proof = [hex_bytes(node) for node in answer["accountProof"]]
+        return account_from_proof(header.state_root, self._key.address, proof).nonce
+
+    def _apply_nonce(self, nonce: int) -> None:
+        """Everything of ours in blocks up to the head has been handed back; what has a lower nonce still is dead."""
+        dead = [sent for sent in self._in_flight.values() if sent.transaction.nonce < nonce]
+        for sent in dead:
+            self._forget(sent)
+        first = self._next_nonce is None
+        self._next_nonce = max(nonce, max(self._in_flight, default=nonce - 1) + 1)
+        self._holes = [hole for hole in range(nonce, self._next_nonce) if hole not in self._in_flight]
+        if dead:
+            log.info("signing %d transactions anew from nonce %d", len(dead), nonce)
+        for sent in dead:
+            self.submit(sent.parcel)
+        self._fill_holes()
+        if first:
+            self.roomier.set()
+
+    def _fill_holes(self) -> None:
+        """Spend nonces that would keep later transactions waiting, on transfers of nothing to ourselves."""
+        while self._holes:
+            self.submit(Parcel(self._key.address, b"", 21_000))
+
+    async def _push(self, validator: Validator) -> None:
+        """Keep one validator supplied with everything in flight."""
+        wake, loop = self._wakes[validator], asyncio.get_running_loop()
+        while True:
+            if validator.probed and not validator.reachable:
+                self._forget_deliveries(validator)
+                await self._pool.changed()
+                continue
+            now = loop.time()
+            due = self._due(validator, now)
+            if not due:
+                wake.clear()
+                next_s = min((sent.again_at.get(validator, now) for sent in self._in_flight.values()), default=now + 60)
+                try:
+                    async with asyncio.timeout(max(next_s - now, 0.01)):
+                        await wake.wait()
+                except TimeoutError:
+                    pass
+                continue
+            try:
+                calls = [("eth_sendRawTransaction", ("0x" + sent.transaction.raw.hex(),)) for sent in due]
+                answers = await self._pool.batch(validator, calls)
+            except RpcFailure as failure:
+                log.debug("%s: %s", validator.node.node_id, failure)
+                self._forget_deliveries(validator)
+                await asyncio.sleep(BUSY_PAUSE_S)
+                continue
+            for sent, answer in zip(due, answers, strict=True):
+                self._note_answer(validator, sent, answer, loop.time())
+
+    def _due(self, validator: Validator, now: float) -> list[_Sent]:
+        """What this validator should be told now, in the order of nonces, in a portion."""
+        due: list[_Sent] = []
+        size = 0
+        for sent in self._in_flight.values():
+            if sent.again_at.get(validator, now) > now:
+                continue
+            size += len(sent.transaction.raw)
+            if due and (size > POST_BYTES_MAX or len(due) >= POST_COUNT_MAX):
+                break
+            due.append(sent)
+        due.sort(key=lambda sent: sent.transaction.nonce)
+        return due
+
+    def _forget_deliveries(self, validator: Validator) -> None:
+        """What a validator held it may have lost."""
+        for sent in self._in_flight.values():
+            sent.again_at.pop(validator, None)
+            sent.interval_s.pop(validator, None)
+
+    def _note_answer(self, validator: Validator, sent: _Sent, answer: object, now: float) -> None:
+        interval_s = sent.interval_s.get(validator, self._resend_s)
+        sent.interval_s[validator] = min(interval_s * 2, RESEND_S_MAX)
+        sent.again_at[validator] = now + interval_s
+        if not isinstance(answer, RpcError) or answer.message.startswith("already known"):
+            for item in sent.parcel.items:
+                item.taken_by = item.taken_by or validator.node.node_id
+        elif answer.message.startswith("nonce too low"):
+            self._doubt.set()  # it is in a block that we have not seen yet, or another transaction has its nonce
+        elif "underpriced" in answer.message:
+            self._doubt_at_next_block = True  # another one with its nonce waits there, from before a restart
+        elif answer.code in _TRANSIENT_CODES or answer.message.startswith(("txpool is full", "nonce too high")):
+            sent.again_at[validator] = now + BUSY_PAUSE_S
+        else:
+            sent.refused[validator] = answer.message
+            if len(sent.refused) >= quorum(self._pool.set_size):
+                self._refuse(sent, answer.message)
+
+    def _refuse(self, sent: _Sent, reason: str) -> None:
+        if self._in_flight.get(sent.transaction.nonce) is not sent:
+            return
+        self._forget(sent)
+        heappush(self._holes, sent.transaction.nonce)
+        if sent.parcel.items:
+            self._on_refused(sent.parcel, reason)
+        if self._in_flight and max(self._in_flight) > sent.transaction.nonce:
+            self._fill_holes()
