@@ -156,8 +156,13 @@ def test_prefixes_are_distinct_bytes() -> None:
 def test_nothing_changed_means_nothing_written() -> None:
     state = State({}, patricia.EMPTY_ROOT)
     state.set_balance(PEOPLE[0], 5)
+    state.set_code(CONTRACTS[0], b"code")
+    state.set_storage(CONTRACTS[0], 7, 1)
     root, database = state.commit()
     state = State(database, root)
+    state.set_storage(CONTRACTS[0], 7, 2)
+    state.set_storage(CONTRACTS[0], 7, 1)
+    state.set_storage(CONTRACTS[0], 8, 0)
     state.set_balance(PEOPLE[0], 6)
     state.set_balance(PEOPLE[0], 5)
     state.set_nonce(PEOPLE[1], 0)  # touched, and still empty
