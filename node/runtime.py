@@ -24,7 +24,7 @@ from node.consensus.engine import Engine
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardState
 from node.consensus.messages import authenticate
-from node.consensus.sync import Syncer
+from node.consensus.sync import Failed, Fetched, Syncer, SyncEvent, SyncPolicy
 from node.inbox import InboxEvent, Woken
 from node.intake import Intake, RecoverSenders
 from node.ledger import Ledger
@@ -103,19 +103,20 @@ class Runtime:
         on_added: Callable[[list[Transaction], bool], None],
         on_evidence: Callable[[Evidence], None],
     ) -> None:
-        genesis, now = ledger.genesis, now_ms()
+        genesis = ledger.genesis
         self.mempool = Mempool(mempool_limits, chain_id=genesis.chain_id, gas_max=genesis.gas_limit // 2)
         self.intake = Intake(ledger, self.mempool, recover_senders, on_added)
-        self.syncer = Syncer(ledger.domain, ledger.head.number, now_ms=now)
         self._recoverer = Recoverer()
+        head = consensus.Head(ledger.head, ledger.next_validators)
+        self.syncer = Syncer(domain=ledger.domain, policy=SyncPolicy(), head=head, recover=self._recoverer)
         self.engine = Engine(
             domain=ledger.domain,
             address=key.address if guard else None,
             policy=policy,
             guard=guard,
-            head=consensus.Head(ledger.head, ledger.next_validators),
+            head=head,
             recover=self._recoverer,
-            now_ms=now,
+            now_ms=now_ms(),
         )
         self._ledger = ledger
         self._key = key
@@ -146,9 +147,8 @@ class Runtime:
                 self._announce_mempool(peer)
                 await self._step(consensus.PeerConnected(peer))
             case Disconnected(peer=peer):
-                self.syncer.peer_gone(peer, now_ms=self._now_ms())
                 await self._step(consensus.PeerGone(peer))
-                await self._sync()
+                await self._sync(consensus.PeerGone(peer))
             case Received(peer=peer):
                 try:
                     await self._receive(event)
@@ -165,13 +165,13 @@ class Runtime:
                 await self._step(consensus.Received(message, sender))
             case Kind.STATUS:
                 height, _ = payloads.unpack_status(payload)
-                await self._hear_status(peer, height)
+                await self._step(consensus.PeerStatus(peer, height))
+                await self._sync(consensus.PeerStatus(peer, height))
             case Kind.GET_BLOCKS:
                 self._serve_blocks(peer, *payloads.unpack_get_blocks(payload))
             case Kind.BLOCKS:
                 pairs = payloads.unpack_blocks(payload)
-                self.syncer.fetched(peer, pairs, now_ms=self._now_ms())
-                await self._sync()
+                await self._sync(Fetched(peer, pairs))
             case Kind.TRANSACTION_HASHES:
                 missing = [digest for digest in payloads.unpack_hashes(payload) if self._is_unknown(digest)]
                 if missing:
@@ -185,7 +185,7 @@ class Runtime:
         """Deadlines may be over, or the mempool may have work."""
         await self._tell_work()
         await self._step(consensus.Tick())
-        await self._sync()
+        await self._sync(consensus.Tick())
 
     async def _tell_work(self) -> None:
         has_work = self.mempool.has_work(self.intake.state().nonce)
@@ -216,8 +216,7 @@ class Runtime:
                 await self._finalise(ready.decided.block, ready.decided.certificate, pending)
             self._report(ready)
             if ready.behind is not None:
-                self.syncer.peer_status(ready.behind.peer, ready.behind.height - 1, now_ms=self._now_ms())
-                await self._request_blocks()
+                self._plan(consensus.PeerStatus(ready.behind.peer, ready.behind.height - 1))
 
     def _send(self, send: consensus.Send) -> None:
         payload = encode_message(send.message)
@@ -270,42 +269,39 @@ class Runtime:
         self._ledger.advance(executed)
         state = self.intake.state()
         self.mempool.finalised(block.transactions, state.nonce)
-        self.syncer.head_advanced(block.number, now_ms=self._now_ms())
+        head = consensus.HeadAdvanced(self._head())
+        self._plan(head)
         self._on_final(executed, certificate)
         self._has_work = self.mempool.has_work(state.nonce)
         pending.append(consensus.WorkChanged(self._has_work))
-        pending.append(consensus.HeadAdvanced(consensus.Head(self._ledger.head, self._ledger.next_validators)))
+        pending.append(head)
         self._peers.broadcast(Kind.STATUS, self._status())
 
     # -- catching up ---------------------------------------------------------------------------------------------
 
-    async def _hear_status(self, peer: bytes, height: int) -> None:
-        self.syncer.peer_status(peer, height, now_ms=self._now_ms())
-        await self._step(consensus.PeerStatus(peer, height))
-        await self._sync()
-
-    async def _sync(self) -> None:
-        """Apply what has been fetched and verified, then ask for more."""
-        while (item := self.syncer.next_to_apply(self._head(), self._recoverer)) is not None:
+    async def _sync(self, event: SyncEvent) -> None:
+        """Tell the syncer, ask for what it wants, and apply what has been fetched and verified."""
+        self._plan(event)
+        while (item := self.syncer.next_to_apply(self._head())) is not None:
             peer, block, certificate = item
             pending: deque[consensus.Event] = deque()
             try:
                 await self._finalise(block, certificate, pending)
             except PeerError as error:
-                self.syncer.failed(peer, block.number, now_ms=self._now_ms())
-                log.warning("peer 0x%s served block %d, which is not valid: %s", peer.hex(), block.number, error)
-                self._peers.drop(peer, f"served an invalid block {block.number}")
-            for event in pending:
-                await self._step(event)
-        await self._request_blocks()
+                self._plan(Failed(peer, f"served block {block.number}, which is not valid: {error}"))
+            for each in pending:
+                await self._step(each)
+        self._plan(consensus.Tick())  # what did not stand verification has cost its peer something
 
-    async def _request_blocks(self) -> None:
-        for fetch in self.syncer.requests(now_ms=self._now_ms()):
+    def _plan(self, event: SyncEvent) -> None:
+        """Step the syncer and send its requests; blocks that came are applied by `_sync` alone."""
+        ready = self.syncer.step(event, now_ms=self._now_ms())
+        for fetch in ready.fetch:
             payload = payloads.pack_get_blocks(fetch.from_height, fetch.count)
-            if not self._peers.send(fetch.peer, Kind.GET_BLOCKS, payload):
-                self.syncer.peer_gone(fetch.peer, now_ms=self._now_ms())
-        for peer, reason in self.syncer.drops():
-            self._peers.drop(peer, reason)
+            self._peers.send(fetch.peer, Kind.GET_BLOCKS, payload)
+        for drop in ready.drop:
+            log.warning("dropping peer 0x%s: %s", drop.peer.hex(), drop.reason)
+            self._peers.drop(drop.peer, drop.reason)
 
     def _head(self) -> consensus.Head:
         return consensus.Head(self._ledger.head, self._ledger.next_validators)
