@@ -66,7 +66,7 @@ rm -f "$venv/.psephos"
 
 only_binary='--only-binary=:all:'
 [ "${PSEPHOS_ALLOW_BUILD:-}" = 1 ] && only_binary=''
-total=$(grep -c '^[A-Za-z0-9._-]*==' "$lock")
+total=$(grep -c '^[A-Za-z0-9._-]*==' "$lock" || true)
 log=$venv/install.log
 show() { # pip's lines in, one line of progress out
     count=0
