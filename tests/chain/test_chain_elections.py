@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from merkle import log
 from node.chain.contracts import ballots, flatlog
+from node.chain.contracts.elections import ABI as ELECTIONS_ABI
 from node.chain.contracts.elections import log_slots, read_election, tally_slots
 from node.chain.signing import SigningKey
 from tests.chain.conftest import (
@@ -36,7 +37,7 @@ def cast(chain: Chain, *records: Record, key: SigningKey = GATEWAY, election: in
     receipt = chain.send(key, ELECTIONS, "castBatch", election, pack(*records))
     assert receipt.succeeded
     (event,) = receipt.event_logs
-    decoded = ballots.ABI.decode_event(event)
+    decoded = ELECTIONS_ABI.decode_event(event)
     assert decoded is not None
     name, (id_, first, count, outcomes) = decoded
     assert (name, id_) == ("BallotsCast", election)
@@ -83,7 +84,7 @@ def test_an_election_shows_what_it_was_created_with() -> None:
         chain, 7, title=title, options=options, closes_at=START + 100, grace=9, registrars=[POOR.address]
     )
     assert receipt.succeeded
-    event = ballots.ABI.decode_event(receipt.event_logs[0])
+    event = ELECTIONS_ABI.decode_event(receipt.event_logs[0])
     assert event == ("ElectionCreated", (7, GATEWAY.address, title))
     shown = chain.view(ELECTIONS, "election", 7)
     creator, registrars = GATEWAY.address, (POOR.address,)
@@ -102,7 +103,7 @@ def test_who_may_create() -> None:
     assert create_election(chain, 1, key=GATEWAY).succeeded
     assert create_election(chain, 2, key=OTHER_GATEWAY).succeeded
     assert chain.genesis.validators == VALIDATORS
-    arguments = ("x", ["a", "b"], 1, 0, 0, 0, [], bytes(32))
+    arguments: tuple[object, ...] = ("x", ["a", "b"], 1, 0, 0, 0, [], bytes(32))
     assert chain.run(ELECTIONS, "create", 3, *arguments, sender=VALIDATORS[1]).succeeded
     assert chain.refusal(STRANGER, ELECTIONS, "create", 3, *arguments) == ("NotAllowedToCreate", (STRANGER.address,))
     anyone = Chain(replace(chain.genesis, anyone_creates_elections=True))
@@ -140,7 +141,7 @@ def test_what_no_election_can_be(change: dict[str, Any], reason: str) -> None:
 def test_an_id_is_taken_once() -> None:
     chain = Chain()
     create_election(chain, 5)
-    arguments = ("x", ["a", "b"], 1, 0, 0, 0, [], bytes(32))
+    arguments: tuple[object, ...] = ("x", ["a", "b"], 1, 0, 0, 0, [], bytes(32))
     assert chain.refusal(OTHER_GATEWAY, ELECTIONS, "create", 5, *arguments) == ("ElectionExists", (5,))
 
 
@@ -170,13 +171,13 @@ def test_closing_and_cancelling() -> None:
     assert chain.refusal(GATEWAY, ELECTIONS, "close", 3) == ("UnknownElection", (3,))
     chain.now += 7
     receipt = chain.send(OTHER_GATEWAY, ELECTIONS, "close", 1)  # a registrar of an election that lists none
-    assert ballots.ABI.decode_event(receipt.event_logs[0]) == ("ElectionClosed", (1,))
+    assert ELECTIONS_ABI.decode_event(receipt.event_logs[0]) == ("ElectionClosed", (1,))
     shown = chain.view(ELECTIONS, "election", 1)
     assert (shown[4], shown[6]) == (START + 7, 3)
     assert chain.refusal(GATEWAY, ELECTIONS, "close", 1) == ("ElectionNotOpen", (1, 3))
     assert cast(chain, (word(1), word(1), 0, b"\0")) == [0]
     receipt = chain.send(GATEWAY, ELECTIONS, "cancel", 1)
-    assert ballots.ABI.decode_event(receipt.event_logs[0]) == ("ElectionCancelled", (1,))
+    assert ELECTIONS_ABI.decode_event(receipt.event_logs[0]) == ("ElectionCancelled", (1,))
     assert chain.view(ELECTIONS, "election", 1)[6] == 5
     assert chain.refusal(GATEWAY, ELECTIONS, "cancel", 1) == ("ElectionNotOpen", (1, 5))
     receipt = chain.send(POOR, ELECTIONS, "close", 2)
@@ -292,12 +293,12 @@ def test_ballots_agree_with_a_plain_model(blocks: list[list[list[Record]]], kind
             chain.sign(
                 (GATEWAY, OTHER_GATEWAY, GATEWAY)[position],
                 ELECTIONS,
-                ballots.ABI.encode_call("castBatch", 1, pack(*batch)),
+                ELECTIONS_ABI.encode_call("castBatch", 1, pack(*batch)),
                 ahead=position // 2,
             )
             for position, batch in enumerate(batches_)
         )
-        events = [ballots.ABI.decode_event(receipt.event_logs[0]) for receipt in receipts]
+        events = [ELECTIONS_ABI.decode_event(receipt.event_logs[0]) for receipt in receipts]
         assert [event[1][3] for event in events if event] == expected
         sizes.append(len(accepted))
     for place, size in enumerate(sizes):  # what every past height answers, now that the flat records know more
@@ -394,7 +395,7 @@ def test_elections_do_not_share_nullifiers_or_logs() -> None:
     create_election(chain, 2**256 - 1)
     record = (word(1), word(1), 0, b"\1")
     both = [
-        chain.sign(GATEWAY, ELECTIONS, ballots.ABI.encode_call("castBatch", election, pack(record)), ahead=ahead)
+        chain.sign(GATEWAY, ELECTIONS, ELECTIONS_ABI.encode_call("castBatch", election, pack(record)), ahead=ahead)
         for ahead, election in enumerate((1, 2**256 - 1))
     ]
     receipts = chain.take(both)

@@ -8,7 +8,7 @@ import pytest
 import rlp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trie import HexaryTrie
+from trie.hexary import HexaryTrie
 
 from merkle.keccak import keccak256
 from node.chain.block import Block, Header
@@ -16,7 +16,7 @@ from node.chain.contracts import anchors, registry
 from node.chain.errors import InvalidBlock, InvalidTransaction
 from node.chain.execution import CallRefused, apply_block, call, estimate_gas, intrinsic_gas
 from node.chain.processing import encode_receipt
-from node.chain.receipt import Receipt, logs_bloom, make_receipt
+from node.chain.receipt import EventLog, Receipt, logs_bloom, make_receipt
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, sign_transaction
 from tests.chain.conftest import (
@@ -138,7 +138,8 @@ def test_blocks_agree_with_a_plain_model(blocks: list[list[Any]]) -> None:
 
 
 def _compare(chain: Chain, model: Model, transactions: list[Transaction], receipts: list[Receipt]) -> None:
-    taken, before = [], 0
+    taken: list[Transaction] = []
+    before = 0
     dropped = [(transaction.hash, error.reason) for transaction, error in chain.dropped]
     expected_drops = []
     for transaction in transactions:
@@ -228,8 +229,8 @@ def test_a_block_is_refused_for_each_transaction_that_it_may_not_hold() -> None:
     refused(chain.sign(RICH, b""), "contract creation is not supported")
     refused(chain.sign(RICH, POOR.address, gas_limit=20_999), "intrinsic gas too low")
     refused(chain.sign(RICH, POOR.address, gas_limit=10**9 + 1), "exceeds block gas limit")
-    tips = {"max_fee_per_gas": 1, "max_priority_fee_per_gas": 2}
-    refused(chain.sign(RICH, POOR.address, **tips), "max priority fee per gas higher")
+    inverted = chain.sign(RICH, POOR.address, max_fee_per_gas=1, max_priority_fee_per_gas=2)
+    refused(inverted, "max priority fee per gas higher")
     foreign = sign_transaction(RICH, chain_id=1, nonce=0, to=POOR.address, gas_limit=21_000)
     refused(foreign, "invalid chain id for signer: have 1 want 7770")
     forged = chain.sign(RICH, POOR.address)
@@ -285,8 +286,8 @@ def test_timestamps_may_repeat_and_never_go_back() -> None:
 
 def test_fees_go_to_the_proposer_also_for_refused_calls() -> None:
     chain = Chain()
-    price = {"max_fee_per_gas": 3, "max_priority_fee_per_gas": 2}
-    (receipt,) = chain.take([chain.sign(RICH, ANCHORS, ANCHOR_CALL, value=ETHER, **price)])
+    call_ = chain.sign(RICH, ANCHORS, ANCHOR_CALL, value=ETHER, max_fee_per_gas=3, max_priority_fee_per_gas=2)
+    (receipt,) = chain.take([call_])
     assert not receipt.succeeded
     state = chain.state()
     fee = 2 * receipt.cumulative_gas_used
@@ -394,9 +395,24 @@ def test_contracts_have_code_and_its_hash() -> None:
         assert chain.state().nonce(address) == 1
 
 
-@given(st.sampled_from([0, 1, 2]), st.booleans(), st.integers(0, 2**64 - 1) | st.integers(0, 300))
-def test_the_short_encoding_of_receipts_is_the_long_one(type_: int, succeeded: bool, gas: int) -> None:
-    receipt = make_receipt(type_, succeeded, gas, ())
+event_logs = st.builds(
+    EventLog,
+    st.binary(min_size=20, max_size=20),
+    st.lists(st.binary(min_size=32, max_size=32), max_size=4).map(tuple),
+    st.binary(max_size=300),
+)
+
+
+@given(
+    st.sampled_from([0, 1, 2]),
+    st.booleans(),
+    st.integers(0, 2**64 - 1) | st.integers(0, 300),
+    st.lists(event_logs, max_size=3),
+)
+def test_the_fast_encoding_of_receipts_is_the_plain_one(
+    type_: int, succeeded: bool, gas: int, logs: list[EventLog]
+) -> None:
+    receipt = make_receipt(type_, succeeded, gas, logs)
     assert encode_receipt(receipt) == receipt.encoded()
 
 
