@@ -4,6 +4,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -203,9 +204,9 @@ class Node:
         if ready.decided is not None:
             answers.extend(self.append(ready.decided.block, ready.decided.certificate))
         if ready.behind is not None:
-            network.after(5, lambda behind=ready.behind: network.fetch(self, behind.peer))
+            network.after(5, partial(network.fetch, self, ready.behind.peer))
         for lagging in ready.lagging:
-            network.after(5, lambda lagging=lagging: network.fetch(network.node_of(lagging.peer), self.key.address))
+            network.after(5, partial(network.fetch, network.node_of(lagging.peer), self.key.address))
         return answers
 
     def append(self, block: Block, certificate: Certificate) -> list[Event]:
@@ -281,14 +282,13 @@ class Network:
                 continue
             for _ in range(1 + (self.random.random() < self.duplication)):
                 if self.random.random() >= self.loss:
-                    engine = node.engine
                     self.after(
                         self.random.randint(0, self.delay_ms),
-                        lambda node=node, engine=engine: self._deliver(sender, node, engine, data),
+                        partial(self._deliver, sender, node, node.engine, data),
                     )
 
-    def _deliver(self, sender: Node, node: Node, engine: Engine, data: bytes) -> None:
-        if node.engine is engine and (sender.index, node.index) not in self.cuts:
+    def _deliver(self, sender: Node, node: Node, engine: Engine | None, data: bytes) -> None:
+        if engine is not None and node.engine is engine and (sender.index, node.index) not in self.cuts:
             message = decode_message(data)
             node.step(Received(message, authenticate(self.council.domain, message, RECOVER)))
 
@@ -296,7 +296,7 @@ class Network:
         height = node.head.number
         for other in self.nodes:
             if other is not node and self.connected(node, other) and self.random.random() >= self.loss:
-                self.after(self.random.randint(0, self.delay_ms), lambda other=other: self._hear(node, other, height))
+                self.after(self.random.randint(0, self.delay_ms), partial(self._hear, node, other, height))
 
     def _hear(self, node: Node, other: Node, height: int) -> None:
         if other.engine is not None:
@@ -325,7 +325,7 @@ class Network:
         node.tick_ms = None
         for other in self.nodes:
             if other.engine is not None:
-                self.after(1, lambda other=other: other.engine and other.step(PeerGone(node.key.address)))
+                self.after(1, partial(other.step, PeerGone(node.key.address)))
         self.after(self.random.randint(1, 400) if down_ms is None else down_ms, lambda: self.restart(node))
 
     def restart(self, node: Node) -> None:

@@ -11,7 +11,7 @@ from .conftest import Network, Node
 
 
 def chaos(network: Network, duration_ms: int) -> None:
-    """Loss, duplication, delay, cuts of every shape, crashes at each durable point and restarts, drawn from the seed."""
+    """Loss, duplication, delay, cuts of every shape, crashes at each durable point, drawn from the seed."""
     draw = network.random
     network.loss = draw.choice([0.0, 0.02, 0.2])
     network.duplication = draw.choice([0.0, 0.1])
