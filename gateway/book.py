@@ -176,6 +176,10 @@ class Book:
     def find(self, key: RecordKey) -> Item | None:
         return self._items.get(key)
 
+    def find_same(self, item: Item) -> bool:
+        """Whether this very item is in the book."""
+        return self._items.get(record_key(item.record)) is item
+
     def ballot(self, nullifier: bytes) -> Item | None:
         return self._items.get(("ballot", nullifier, b""))
 

@@ -1,0 +1,103 @@
+"""What every route shares: bodies, answers, problem documents, request ids, and how long a caller wants to wait."""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from gateway.models import parse_election_id
+from gateway.problems import Problem
+from gateway.service import Gateway
+from gateway.validators import NoValidator
+
+log = logging.getLogger(__name__)
+
+GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+BODY_TIMEOUT_S = 10.0
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
+
+Body = TypeVar("Body", bound=BaseModel)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def answer(document: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=orjson.dumps(document), status=status, content_type="application/json", headers=headers)
+
+
+async def read_body(request: web.Request, model: type[Body]) -> Body:
+    """The request's JSON body, validated. Raises Problem 400, 408, 413 or 422."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            raw = await request.read()
+    except TimeoutError:
+        raise Problem(408, "slow-body", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, "not-json", f"The body is not JSON: {error}.") from None
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        faults = [
+            {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]}
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        words = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
+        raise Problem(422, "not-valid", f"The body is not valid: {words}.", errors=faults) from None
+
+
+def election_id_of(text: str | None) -> int:
+    """The election id in a path or query. Raises Problem 400 or 422."""
+    if text is None:
+        raise Problem(400, "missing-parameter", "The query parameter 'election_id' is missing.")
+    try:
+        return parse_election_id(text)
+    except ValueError as error:
+        raise Problem(422, "not-valid", f"election_id: {error}.") from None
+
+
+def wait_s(request: web.Request, gateway: Gateway) -> float:
+    """Seconds that the caller is willing to wait (RFC 7240, `Prefer: wait=SECONDS`), within the configured bounds."""
+    found = _WAIT.search(",".join(request.headers.getall("Prefer", ())))
+    if found is None:
+        return gateway.default_wait_s()
+    return min(float(found[1]), gateway.config.limits.wait_s_max)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every failure is a problem document with a request id, and no stack trace leaves the process."""
+    given = request.headers.get("X-Request-Id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    try:
+        response = await handler(request)
+    except Problem as problem:
+        response = _problem(problem, request_id)
+    except NoValidator as error:
+        response = _problem(Problem(503, "no-validator", f"No validator can answer this now: {error}."), request_id)
+    except web.HTTPException as error:
+        code = (error.reason or "error").lower().replace(" ", "-")
+        response = _problem(
+            Problem(error.status, code, f"{error.reason}: {request.method} {request.path}."), request_id
+        )
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+    except Exception:
+        log.exception("request %s failed", request_id)
+        response = _problem(Problem(500, "internal-error", "The gateway failed; its log has the reason."), request_id)
+    response.headers["X-Request-Id"] = request_id
+    return response
+
+
+def _problem(problem: Problem, request_id: str) -> web.Response:
+    document: dict[str, Any] = problem.document(request_id)
+    return web.Response(body=orjson.dumps(document), status=problem.status, content_type="application/problem+json")

@@ -1,0 +1,37 @@
+"""Routes for whoever watches the gateway: alive, and ready at which level."""
+
+from aiohttp import web
+
+from gateway.api.common import GATEWAY, answer
+from gateway.problems import Problem
+from gateway.service import LEVELS
+
+
+def routes() -> list[web.RouteDef]:
+    return [web.get("/health", health), web.get("/ready", ready)]
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 while the process answers."""
+    gateway = request.app[GATEWAY]
+    return answer({"status": "ok", "name": gateway.config.name, "height": gateway.follower.head.header.number})
+
+
+async def ready(request: web.Request) -> web.Response:
+    """200 at levels 1 to 4 (or up to `max_level`), 503 beyond: below a quorum is when records must be taken."""
+    gateway = request.app[GATEWAY]
+    level = gateway.level()
+    text = request.query.get("max_level", "4")
+    if text not in ("1", "2", "3", "4"):
+        raise Problem(422, "not-valid", "max_level is 1, 2, 3 or 4.")
+    head = gateway.follower.head.header
+    shown = {
+        "ready": level <= int(text),
+        "level": level,
+        "meaning": LEVELS[level],
+        "validators": gateway.pool.reachable_count(),
+        "height": head.number,
+        "block_hash": "0x" + head.hash.hex(),
+        "journal_depth": gateway.book.pending_count,
+    }
+    return answer(shown, 200 if level <= int(text) else 503)
