@@ -87,9 +87,11 @@ class State:
         return not _is_empty(self.account(address))
 
     def nonce(self, address: bytes) -> int:
+        """How many transactions the account has sent."""
         return self.account(address).nonce
 
     def balance(self, address: bytes) -> int:
+        """Wei that the account holds."""
         return self.account(address).balance
 
     def code(self, address: bytes) -> bytes:
@@ -105,16 +107,19 @@ class State:
         return code
 
     def set_nonce(self, address: bytes, nonce: int) -> None:
+        """Set how many transactions the account has sent."""
         old = self.account(address)
         self._set(self._accounts, address, Account(nonce, old.balance, old.storage_root, old.code_hash))
 
     def set_balance(self, address: bytes, wei: int) -> None:
+        """Set the balance. Raises LedgerError when it does not fit 256 bits: the rules let nobody get there."""
         if not 0 <= wei <= _WORD_MAX:
             raise LedgerError(f"a balance of {wei} wei was set for 0x{address.hex()}; expected 0 to 2^256 - 1")
         old = self.account(address)
         self._set(self._accounts, address, Account(old.nonce, wei, old.storage_root, old.code_hash))
 
     def set_code(self, address: bytes, code: bytes) -> None:
+        """Set the account's code, which is stored by its hash."""
         old = self.account(address)
         code_hash = keccak256(code)
         if code:
@@ -130,7 +135,7 @@ class State:
         return self._slot_read(key) if value is None else value
 
     def set_storage(self, address: bytes, slot: int, value: int) -> None:
-        """Store `value` in a slot; 0 frees it."""
+        """Store `value` in a slot; 0 frees it. Raises LedgerError when it does not fit 256 bits."""
         if not 0 <= value <= _WORD_MAX:
             raise LedgerError(f"slot {slot} of 0x{address.hex()} was set to {value}; expected 0 to 2^256 - 1")
         self._set(self._storage, (address, slot), value)
