@@ -47,11 +47,14 @@ class Gateway:
         config: GatewayConfig,
         genesis: Genesis,
         key: SigningKey,
-        master_secret: bytes,
+        secret: bytes,
         *,
         disk: Disk | None = None,
     ) -> None:
-        """Reads journal, spool and state; `secret` is the gateways' master secret. Raises FolderInUse, JournalCorrupt or OSError."""
+        """Reads journal, spool and state; `secret` is the gateways' master secret.
+
+        Raises FolderInUse, JournalCorrupt or OSError.
+        """
         self.config = config
         self.domain = domain_of(genesis)
         self.address = key.address
