@@ -21,7 +21,6 @@ class _Target:
     failures: int = 0
     attempts: int = 0
     busy: bool = False
-    opened_ms: int | None = None
 
 
 class DialPlan:
@@ -30,6 +29,7 @@ class DialPlan:
     def __init__(self, policy: DialPolicy) -> None:
         self._policy = policy
         self._targets: dict[bytes, _Target] = {}
+        self._opened_ms: dict[bytes, int] = {}  # also of peers that dialled us before we wanted them
 
     def want(self, peers: set[bytes], *, now_ms: int) -> None:
         """Exactly these peers are to be connected; new ones are due at once."""
@@ -52,7 +52,7 @@ class DialPlan:
         """
         due: list[tuple[bytes, int]] = []
         for peer, target in self._targets.items():
-            if target.busy or target.opened_ms is not None or target.due_ms > now_ms:
+            if target.busy or peer in self._opened_ms or target.due_ms > now_ms:
                 continue
             target.busy = True
             due.append((peer, target.attempts))
@@ -69,18 +69,16 @@ class DialPlan:
 
     def opened(self, peer: bytes, *, now_ms: int) -> None:
         """A session is open, whoever dialled; nothing is due until it closes."""
-        target = self._targets.get(peer)
-        if target is not None:
-            target.opened_ms = now_ms
+        self._opened_ms[peer] = now_ms
 
     def closed(self, peer: bytes, *, now_ms: int, jitter: float) -> None:
         """The session ended."""
+        opened_ms = self._opened_ms.pop(peer, None)
         target = self._targets.get(peer)
-        if target is None or target.opened_ms is None:
+        if target is None or opened_ms is None:
             return
-        steady = now_ms - target.opened_ms >= self._policy.steady_ms
+        steady = now_ms - opened_ms >= self._policy.steady_ms
         target.failures = 1 if steady else target.failures + 1
-        target.opened_ms = None
         target.due_ms = now_ms + self._delay_ms(target.failures, jitter)
 
     def ended(self, peer: bytes) -> None:

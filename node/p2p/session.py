@@ -150,10 +150,6 @@ class Session:
         self.version = version
         self._caps_in = {kind: cap for kind, cap in self._caps.items() if kind is not Kind.HELLO}
 
-    def frame(self, kind: Kind, payload: bytes) -> bytes:
-        """The frame of one message of ours. Raises LocalError when it is too long or the session's own kind."""
-        return message_frame(kind, payload, self._caps)
-
     def tick(self, *, now_ms: int) -> bytes:
         """Look at the clock, a few times a second; gives what to send. Raises PeerTimeout when one is overdue."""
         limits = self._limits
