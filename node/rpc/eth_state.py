@@ -42,7 +42,7 @@ _BLOCK = optional("block", BLOCK, "The block after which to look; the head when 
 _CALL = Param("transaction", CALL, "The call.")
 _OVERRIDES = optional("stateOverride", OVERRIDES, "Not supported; an empty object is accepted.")
 
-_SLOT_PROOF = record("storage proof", key=DATA, value=QUANTITY, proof=list_of(DATA))
+_SLOT_PROOF = record("storage proof", key=SLOT, value=QUANTITY, proof=list_of(DATA))
 _PROOF = record(
     "account proof",
     address=ADDRESS,

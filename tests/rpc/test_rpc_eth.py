@@ -37,7 +37,7 @@ def hx(value: bytes) -> str:
 
 
 def create_election(node: LoneNode, election: int = 1, kinds: int = 3) -> Any:
-    arguments = (election, "Demo", ["yes", "no"], kinds, 0, 0, 3600, [], bytes(32))
+    arguments: tuple[object, ...] = (election, "Demo", ["yes", "no"], kinds, 0, 0, 3600, [], bytes(32))
     return node.call_contract(GATEWAY_KEY, "Elections", "create", *arguments)
 
 
@@ -91,7 +91,7 @@ async def test_what_does_not_exist_is_null(rpc: Caller) -> None:
     assert await rpc("poa_getCertificate", "0x1") is None
 
 
-KINDS = [
+KINDS: list[dict[str, Any]] = [
     {"gasPrice": 3},
     {"gasPrice": 3, "accessList": [{"address": STRANGER, "storageKeys": ["0x" + "01" * 32]}]},
     {"maxFeePerGas": 9, "maxPriorityFeePerGas": 2, "accessList": []},
@@ -100,7 +100,14 @@ KINDS = [
 
 @pytest.mark.parametrize("type_", [0, 1, 2])
 async def test_transactions_of_each_type(rpc: Caller, node: LoneNode, type_: int) -> None:
-    fields = {"chainId": CHAIN_ID, "nonce": 0, "to": STRANGER, "value": 7, "gas": 60_000, "data": "0x0102"}
+    fields: dict[str, Any] = {
+        "chainId": CHAIN_ID,
+        "nonce": 0,
+        "to": STRANGER,
+        "value": 7,
+        "gas": 60_000,
+        "data": "0x0102",
+    }
     signed = Account.sign_transaction(fields | KINDS[type_], ALICE.secret)
     assert await rpc("eth_sendRawTransaction", hx(signed.raw_transaction)) == hx(signed.hash)
     waiting = await rpc("eth_getTransactionByHash", hx(signed.hash))
@@ -128,12 +135,16 @@ async def test_transactions_of_each_type(rpc: Caller, node: LoneNode, type_: int
         "s": hex(signed.s),
     }
     if type_:
-        expected |= {"yParity": hex(signed.v), "accessList": KINDS[type_]["accessList"]}  # type: ignore[dict-item]
+        expected |= {"yParity": hex(signed.v), "accessList": KINDS[type_]["accessList"]}
     if type_ == 2:
         expected |= {"maxFeePerGas": "0x9", "maxPriorityFeePerGas": "0x2"}
     assert final == expected
     assert (await rpc("eth_getBlockByNumber", "0x1", True))["transactions"] == [final]
     assert await rpc("eth_getTransactionByBlockHashAndIndex", hx(block.hash), "0x0") == final
+    # In a block's body a legacy transaction is a list, and a typed one a byte string (EIP-2718).
+    body = signed.raw_transaction if type_ else rlp.decode(signed.raw_transaction)
+    encoded_block = rlp.encode([rlp.decode(block.header.encoded), [body], []])
+    assert (await rpc("eth_getBlockByNumber", "0x1"))["size"] == hex(len(encoded_block))
     assert await rpc("eth_getTransactionByBlockNumberAndIndex", "latest", "0x0") == final
     receipt = await rpc("eth_getTransactionReceipt", hx(signed.hash))
     assert (receipt["type"], receipt["status"], receipt["effectiveGasPrice"]) == (hex(type_), "0x1", hex(price))
@@ -252,8 +263,8 @@ STRANGER_BYTES = bytes.fromhex(STRANGER[2:])
 
 async def test_a_batch_of_transactions_is_handed_on_as_one_list(rpc: Caller, node: LoneNode) -> None:
     raws = [node.sign(ALICE, BOB.address).raw for _ in range(3)]
-    sends = [["eth_sendRawTransaction", [hx(raw)]] for raw in (*raws, raws[0])]
-    calls = [sends[0], ["eth_chainId", []], *sends[1:], ["eth_sendRawTransaction", [7]]]
+    sends: list[Any] = [["eth_sendRawTransaction", [hx(raw)]] for raw in (*raws, raws[0])]
+    calls: list[Any] = [sends[0], ["eth_chainId", []], *sends[1:], ["eth_sendRawTransaction", [7]]]
     batch = [{"jsonrpc": "2.0", "id": n, "method": m, "params": p} for n, (m, p) in enumerate(calls)]
     answers = (await rpc.post(batch)).json()
     assert node.submissions == [[*raws, raws[0]]]
@@ -384,7 +395,7 @@ async def test_a_database_that_lacks_a_final_block_is_our_fault(rpc: Caller, nod
     def lost(height: int) -> None:
         raise LedgerError(f"block {height} is gone")
 
-    node.chain.block = lost  # type: ignore[method-assign,assignment]
+    node.chain.block = lost  # type: ignore[method-assign]
     assert (await failure(rpc, "eth_getBlockByNumber", "0x1")).code == -32603
 
 

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-import eth_abi
 import pytest
+from eth_abi.abi import encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,7 @@ def anchor(node: LoneNode, number: int) -> Any:
 
 
 def create(node: LoneNode, election: int) -> Any:
-    arguments = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
+    arguments: tuple[object, ...] = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
     return node.call_contract(GATEWAY_KEY, "Elections", "create", *arguments)
 
 
@@ -104,7 +104,7 @@ async def test_logs_by_block_address_and_topic(rpc: Caller, busy: LoneNode) -> N
     assert log == {
         "address": "0x" + ADDRESSES["Anchors"].hex(),
         "topics": ["0x" + ANCHORED.hex(), "0x" + (4).to_bytes(32, "big").hex(), "0x" + WORDS[3].hex()],
-        "data": "0x" + eth_abi.encode(["bytes32", "uint64", "string"], [bytes(32), 4, "sha256"]).hex(),
+        "data": "0x" + encode(["bytes32", "uint64", "string"], [bytes(32), 4, "sha256"]).hex(),
         "blockNumber": "0x6",
         "blockHash": block["hash"],
         "blockTimestamp": block["timestamp"],

@@ -64,7 +64,7 @@ def cast(node: LoneNode, election: int, *nullifiers: int) -> Any:
 
 async def test_status_counts_what_is_final(rpc: Caller, node: LoneNode) -> None:
     for election in (1, 2):
-        arguments = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
+        arguments: tuple[object, ...] = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
         node.include(node.call_contract(GATEWAY_KEY, "Elections", "create", *arguments))
     node.include(cast(node, 1, 1, 2, 3), cast(node, 2, 1))
     status = await rpc("poa_status")

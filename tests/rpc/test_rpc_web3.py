@@ -23,7 +23,7 @@ def live(node: LoneNode) -> LoneNode:
     return node
 
 
-async def in_thread(url: str, script: Callable[[Web3], T]) -> T:
+async def in_thread(url: str, script: Callable[[Any], T]) -> T:
     """Run a blocking script with the ordinary, synchronous web3.py."""
 
     def run() -> T:
@@ -31,13 +31,13 @@ async def in_thread(url: str, script: Callable[[Web3], T]) -> T:
         try:
             return script(Web3(provider))
         finally:
-            for _, session in provider._request_session_manager.session_cache.items():
+            for _, session in provider._request_session_manager.session_cache.items():  # noqa: PERF102 - it is no dict
                 session.close()
 
     return await asyncio.to_thread(run)
 
 
-def contract(w3: Web3, name: str) -> Any:
+def contract(w3: Any, name: str) -> Any:
     address = Web3.to_checksum_address(ADDRESSES[name])
     return w3.eth.contract(address=address, abi=ABIS[name].json)
 
@@ -46,7 +46,7 @@ async def test_reading_blocks_and_recomputing_their_hashes(server_url: str, live
     for _ in range(3):
         live.include(live.sign(ALICE, BOB.address, value=1))
 
-    def script(w3: Web3) -> None:
+    def script(w3: Any) -> None:
         assert w3.is_connected()
         assert w3.client_version == "psephos/test"
         assert w3.eth.chain_id == CHAIN_ID
@@ -75,7 +75,7 @@ async def test_reading_blocks_and_recomputing_their_hashes(server_url: str, live
 
 
 async def test_a_signed_transfer(server_url: str, live: LoneNode) -> None:
-    def script(w3: Web3) -> None:
+    def script(w3: Any) -> None:
         receiver = Web3.to_checksum_address(b"\x77" * 20)
         fields = {"to": receiver, "value": 3 * ETHER, "gas": 21_000, "chainId": CHAIN_ID, "maxFeePerGas": 0}
         fields |= {"maxPriorityFeePerGas": 0, "nonce": w3.eth.get_transaction_count(OWNER.address)}
@@ -92,7 +92,7 @@ async def test_a_signed_transfer(server_url: str, live: LoneNode) -> None:
 
 
 async def test_contracts_by_their_abi(server_url: str, live: LoneNode) -> None:
-    def send(w3: Web3, function: Any) -> Any:
+    def send(w3: Any, function: Any) -> Any:
         """Let web3.py fill in everything: gas, fees, nonce, chain id."""
         unsigned = function.build_transaction({"from": GATEWAY.address, "nonce": next_nonce(w3)})
         raw = GATEWAY.sign_transaction(unsigned).raw_transaction
@@ -100,10 +100,10 @@ async def test_contracts_by_their_abi(server_url: str, live: LoneNode) -> None:
         assert receipt["status"] == 1
         return receipt
 
-    def next_nonce(w3: Web3) -> int:
+    def next_nonce(w3: Any) -> Any:
         return w3.eth.get_transaction_count(GATEWAY.address, "pending")
 
-    def script(w3: Web3) -> None:
+    def script(w3: Any) -> None:
         elections, anchors = contract(w3, "Elections"), contract(w3, "Anchors")
         created = elections.events.ElectionCreated.create_filter(from_block="latest")
         receipt = send(w3, elections.functions.create(5, "Lunch", ["soup", "salad"], 3, 0, 0, 60, [], bytes(32)))
@@ -136,7 +136,7 @@ async def test_contracts_by_their_abi(server_url: str, live: LoneNode) -> None:
 
 
 async def test_proofs_and_storage(server_url: str, live: LoneNode) -> None:
-    def script(w3: Web3) -> None:
+    def script(w3: Any) -> None:
         address = Web3.to_checksum_address(ADDRESSES["Validators"])
         assert int.from_bytes(w3.eth.get_storage_at(address, 4), "big") == CHAIN_ID
         assert bytes(w3.eth.get_code(address)) == b"\xfepsephos:Validators:1"
@@ -149,7 +149,7 @@ async def test_proofs_and_storage(server_url: str, live: LoneNode) -> None:
 
 
 async def test_filters_of_blocks_and_transactions(server_url: str, node: LoneNode) -> None:
-    def script(w3: Web3) -> None:
+    def script(w3: Any) -> None:
         blocks, waiting = w3.eth.filter("latest"), w3.eth.filter("pending")
         hashes = [w3.eth.send_raw_transaction(node.sign(key, key.address).raw) for key in (ALICE, BOB)]
         assert sorted(waiting.get_new_entries()) == sorted(hashes)
@@ -167,7 +167,7 @@ async def test_filters_of_blocks_and_transactions(server_url: str, node: LoneNod
 
 
 async def test_the_asynchronous_client_with_a_local_account(server_url: str, live: LoneNode) -> None:
-    w3 = AsyncWeb3(AsyncWeb3.AsyncHTTPProvider(server_url))
+    w3: Any = AsyncWeb3(AsyncWeb3.AsyncHTTPProvider(server_url))
     try:
         nonce = await w3.eth.get_transaction_count(OWNER.address)
         fields = {"to": GATEWAY.address, "value": 1, "nonce": nonce, "chainId": CHAIN_ID}
