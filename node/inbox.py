@@ -51,16 +51,22 @@ class Inbox:
 
     async def get(self, timeout_s: float | None) -> InboxEvent:
         """The next event; WOKEN when `wake` was called or the time is over first."""
-        if not (self._urgent or self._bulk or self._is_woken):
-            self._filled.clear()
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._filled.wait()
-            except TimeoutError:
-                return WOKEN
+        event = self.take()
+        if event is not None:
+            return event
+        self._filled.clear()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._filled.wait()
+        except TimeoutError:
+            return WOKEN
+        return self.take() or WOKEN
+
+    def take(self) -> InboxEvent | None:
+        """The next event if one waits: consensus first, then a wake, then bulk."""
         if self._urgent:
             return self._urgent.popleft()
         if self._is_woken:
             self._is_woken = False
             return WOKEN
-        return self._bulk.popleft()
+        return self._bulk.popleft() if self._bulk else None
