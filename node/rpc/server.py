@@ -14,7 +14,7 @@ from node.rpc.limits import Limits
 from node.rpc.ports import NodePort
 
 JSON = "application/json"
-SHUTDOWN_S = 1.0  # how long running calls may go on once the server stops; a long poll gains nothing from more
+SHUTDOWN_S = 0.5  # how long running calls may go on once the server stops; a long poll gains nothing from more
 LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
 
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import httpx
 import pytest
 
 from merkle.patricia import ordered_root
@@ -12,6 +13,7 @@ from node.chain.receipt import decode_receipt
 from node.chain.signing import recover
 from node.consensus.certificate import Certificate, seal_digest, verify_certificate
 from node.rpc.limits import Limits
+from node.rpc.server import RpcServer
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, ALICE, BOB, GATEWAY_KEY, VALIDATOR_KEYS, Caller, LoneNode
 
 VALIDATORS = ["0x" + key.address.hex() for key in VALIDATOR_KEYS]
@@ -146,10 +148,35 @@ class TestPollLimits:
 
 async def test_a_poll_waits_for_the_next_block(rpc: Caller, node: LoneNode) -> None:
     poll = asyncio.create_task(rpc("poa_getBlocks", 1, 4, 20_000))
-    await asyncio.sleep(0.05)
+    while not node.waiting:
+        await asyncio.sleep(0)
     assert not poll.done()
     node.include(node.sign(ALICE, BOB.address))
     async with asyncio.timeout(5):
         (view,) = await poll
     assert verified(node, view) == 1
     assert await rpc("poa_getBlocks", 2, 4, 1) == []
+
+
+async def test_a_poll_does_not_keep_the_server_from_stopping(node: LoneNode) -> None:
+    server = RpcServer(node, ("127.0.0.1", 0))
+    host, port = await server.start()
+    async with httpx.AsyncClient(timeout=20) as client:
+        poll = asyncio.create_task(Caller(client, f"http://{host}:{port}")("poa_getBlocks", 1, 1, 20_000))
+        while not node.waiting:
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await server.stop()
+            with pytest.raises(httpx.TransportError):
+                await poll
+    await server.stop()
+
+
+async def test_a_taken_port_is_an_os_error(node: LoneNode) -> None:
+    first = RpcServer(node, ("127.0.0.1", 0))
+    bound = await first.start()
+    second = RpcServer(node, bound)
+    with pytest.raises(OSError, match="address already in use"):
+        await second.start()
+    await second.stop()
+    await first.stop()
