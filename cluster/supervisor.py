@@ -23,6 +23,7 @@ NAME = "supervisor"
 DEMO_ELECTION = 1
 TICK_S = 1.0
 PLAIN_STATUS_S = 30.0
+GATEWAY_LEVEL_QUORUM = 2  # from level 3 on, a gateway sees no quorum and only journals
 STOP_ORDER: tuple[Kind, ...] = ("gateway", "validator", "bootnode")
 
 
@@ -175,9 +176,11 @@ class Supervisor:
         return 1
 
     def _done(self, process: Process, health: dict[str, Health]) -> bool:
-        """Answers, and, for a validator, has met the others that live; readiness needs a quorum, so it may not come."""
+        """Whether a process is as ready as it can become: without a quorum of live validators, it is by answering."""
         answer = health[process.name]
-        return answer.healthy and (answer.ready or not self._quorum_lives())
+        if not answer.healthy or not self._quorum_lives():
+            return answer.healthy
+        return answer.ready and (answer.level is None or answer.level <= GATEWAY_LEVEL_QUORUM)
 
     def _quorum_lives(self) -> bool:
         validators = self.network.of_kind("validator")
@@ -213,7 +216,7 @@ class Supervisor:
         self.console.print()
         self.console.print(view.endpoints_table(self.network, pids))
         gateway = self.network.gateway
-        if gateway is not None:
+        if gateway is not None and gateway.name in pids:
             view.copyable(self.console, "cast a ballot, again and again", view.vote_line(gateway, DEMO_ELECTION))
             view.copyable(self.console, "and count them", view.results_line(gateway, DEMO_ELECTION))
         data_dir = self.table.data_dir

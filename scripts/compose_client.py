@@ -31,7 +31,7 @@ def main() -> int:
             assert answer.status_code == 200, answer.text
             assert answer.json()["status"] == "confirmed", answer.text
         results = client.get("/api/votes/results", params={"election_id": ELECTION}).json()
-        anchor = {"batch_id": str(uuid.uuid4()), "merkle_root": "ab" * 32, "leaf_count": 7, "algorithm": "sha256"}
+        anchor = {"batch_id": str(uuid.uuid4()), "merkle_root": "ab" * 32, "product_count": 7, "algorithm": "sha256"}
         answer = client.post("/v1/anchor", json=anchor)
         assert answer.is_success, answer.text
         found = client.get(f"/v1/anchor/{anchor['batch_id']}")

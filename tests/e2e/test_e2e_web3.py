@@ -130,7 +130,7 @@ def test_what_gateways_do_is_seen_by_web3(running: Cluster) -> None:
     w3 = connect(running, 3)
     batch = "8b4b8a31-7d4e-4a2b-9a34-" + secrets.token_hex(6)
     root = secrets.token_hex(32)
-    body = {"batch_id": batch, "merkle_root": root, "leaf_count": 12, "algorithm": "sha256"}
+    body = {"batch_id": batch, "merkle_root": root, "product_count": 12, "algorithm": "sha256"}
     with httpx.Client(base_url=running.gateway_url, trust_env=False, timeout=15) as client:
         answer = client.post("/v1/anchor", json=body)
         assert answer.is_success, answer.text
