@@ -87,7 +87,7 @@ class LoneNode:
         self.submissions: list[list[bytes]] = []  # one entry for each time that JSON-RPC handed something on
         self.progress: Syncing | None = None
         self.readiness = (True, "alone")
-        self.waiting = 0  # polls that wait for a height
+        self.polled = asyncio.Event()  # somebody has begun to wait for a height
         self._advanced = asyncio.Event()
         self._intake = Intake(self.chain, self.mempool, self._recover, lambda _added, _from_client: None)
         self._nonces: dict[bytes, int] = {}
@@ -118,15 +118,13 @@ class LoneNode:
         return FakeConsensus(self.chain.head.number + 1, 3)
 
     async def wait_for_height(self, height: int, timeout_s: float) -> bool:
-        self.waiting += 1
+        self.polled.set()
         try:
             async with asyncio.timeout(timeout_s):
                 while self.chain.head.number < height:
                     await self._advanced.wait()
         except TimeoutError:
             return False
-        finally:
-            self.waiting -= 1
         return True
 
     def ready(self) -> tuple[bool, str]:

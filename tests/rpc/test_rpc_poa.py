@@ -148,8 +148,7 @@ class TestPollLimits:
 
 async def test_a_poll_waits_for_the_next_block(rpc: Caller, node: LoneNode) -> None:
     poll = asyncio.create_task(rpc("poa_getBlocks", 1, 4, 20_000))
-    while not node.waiting:
-        await asyncio.sleep(0)
+    await node.polled.wait()
     assert not poll.done()
     node.include(node.sign(ALICE, BOB.address))
     async with asyncio.timeout(5):
@@ -163,8 +162,7 @@ async def test_a_poll_does_not_keep_the_server_from_stopping(node: LoneNode) -> 
     host, port = await server.start()
     async with httpx.AsyncClient(timeout=20) as client:
         poll = asyncio.create_task(Caller(client, f"http://{host}:{port}")("poa_getBlocks", 1, 1, 20_000))
-        while not node.waiting:
-            await asyncio.sleep(0)
+        await node.polled.wait()
         async with asyncio.timeout(5):
             await server.stop()
             with pytest.raises(httpx.TransportError):
