@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import socket
 import time
 from dataclasses import replace
 
@@ -96,6 +97,16 @@ async def test_a_handler_that_refuses_a_message_drops_the_peer(crowd: Crowd) -> 
     assert first.lost() == ["nonsense from a peer"]
     assert first.received() == [(Kind.STATUS, b"1")]
     peer.close()
+
+
+async def test_what_arrives_after_the_end_is_not_read(crowd: Crowd) -> None:
+    """An event loop may still deliver what it had read; TLS layers of both loops do in some orders of events."""
+    first, second = await pair(crowd)
+    connection = first.network._peers[second.address]
+    first.network.drop(second.address, "enough")
+    connection.data_received(encode_frame(Kind.STATUS, b"too late"))
+    await until(first.lost)
+    assert first.received() == []
 
 
 @pytest.mark.parametrize(
@@ -278,6 +289,22 @@ async def test_stop_is_complete(crowd: Crowd, caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_stop_with_handshakes_under_way_both_ways(crowd: Crowd) -> None:
+    """Neither a caller that says nothing nor an endpoint that answers nothing keeps it from stopping."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        endpoint = f"127.0.0.1:{mute.getsockname()[1]}"
+        first = await crowd.start(1, knows=[(key_of(2).address, endpoint)])
+        _reader, writer = await asyncio.open_connection("127.0.0.1", first.port)
+        mute.setblocking(False)
+        accepted, _ = await asyncio.get_running_loop().sock_accept(mute)  # the dialler waits for TLS now
+        began = time.monotonic()
+        await crowd.stop(first)
+        assert time.monotonic() - began < 2
+        accepted.close()
+        writer.close()
+    gc.collect()
 
 
 async def test_a_used_port_is_an_error_at_start(crowd: Crowd) -> None:
