@@ -250,7 +250,9 @@ class Runtime:
     async def _validate(self, request: consensus.Validate) -> consensus.Validated:
         block = request.block
         try:
-            if request.fresh and block.header.timestamp > self._wall_clock_s() + self._clock_drift_max_s:
+            # The head's own timestamp is never too late: time may not go back, so nothing earlier could follow it.
+            latest = max(self._ledger.head.timestamp, self._wall_clock_s() + self._clock_drift_max_s)
+            if request.fresh and block.header.timestamp > latest:
                 raise InvalidBlock(f"timestamp {block.header.timestamp} lies too far in the future")
             await self._execute(block)
         except PeerError as error:
