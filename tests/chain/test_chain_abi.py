@@ -28,7 +28,7 @@ def test_selectors_and_topics_are_what_eth_utils_makes_of_the_json(name: str) ->
         elif entry["type"] == "event":
             assert abi.events[entry["name"]].id == event_abi_to_log_topic(entry)
         else:
-            error = {**entry, "type": "function"}
+            error: Any = {**entry, "type": "function"}
             assert abi.errors[entry["name"]].id == function_abi_to_4byte_selector(error)
 
 

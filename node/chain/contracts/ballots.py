@@ -136,10 +136,8 @@ def ballot_by_record_id(state: State, election: Election, record_id: bytes) -> B
     stored = state.record(flatlog.record_id_prefix(election.number) + record_id)
     if stored is None:
         return None
-    index = int.from_bytes(stored, "big")
-    if index >= state.storage(ELECTIONS, election.base + LOG_SIZE):
-        return None
-    return ballot_by_nullifier(state, election, flatlog.id_at(state, election.number, index))
+    nullifier = flatlog.id_at(state, election.number, int.from_bytes(stored, "big"))
+    return ballot_by_nullifier(state, election, nullifier)
 
 
 def end_block(block: BlockContext) -> None:
