@@ -11,6 +11,7 @@ import pytest
 
 from node.chain.errors import PeerError
 from node.p2p import tls
+from node.p2p.dialplan import DialPolicy
 from node.p2p.events import Connected, Disconnected, PeerEvent, Received
 from node.p2p.framing import encode_frame
 from node.p2p.kinds import BLOCK_BYTES_MAX_DEFAULT, Kind
@@ -228,6 +229,19 @@ async def test_a_restarted_peer_replaces_its_old_connection(crowd: Crowd) -> Non
     await asyncio.to_thread(old.read_to_end)
     old.close()
     new.close()
+
+
+async def test_a_restarted_peer_wins_even_against_the_connection_that_is_preferred(crowd: Crowd) -> None:
+    """We dialled, and of two connections of one pair of processes ours stays; but this is another process."""
+    low, high = sorted((1, 2), key=lambda number: key_of(number).address)
+    patient = replace(QUICK, dial=DialPolicy(first_ms=60_000, cap_ms=60_000))
+    before = await crowd.start(high, policy=patient, remembers=False)
+    first = await crowd.start(low, knows=[(before.address, before.network.endpoint)])
+    await until(lambda: first.connected_to() and before.connected_to())
+    assert first.network.peers()[0].direction == "out"
+    after = await crowd.start(high, knows=[(first.address, first.network.endpoint)])
+    await until(lambda: after.connected_to() and not before.connected_to())
+    assert [info.direction for info in first.network.peers()] == ["in"]
 
 
 @pytest.mark.parametrize("_time", range(3))
