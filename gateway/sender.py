@@ -91,6 +91,7 @@ class Sender:
         self._by_raw: dict[bytes, _Sent] = {}
         self._bytes = 0
         self._next_nonce: int | None = None  # None until the final nonce has been read and proven
+        self._floor = 0  # above the highest nonce of ours that was seen in a block
         self._holes: list[int] = []  # nonces below the next one that nothing of ours has
         self._doubt = asyncio.Event()
         self._doubt_at_next_block = False
@@ -153,6 +154,7 @@ class Sender:
             if sent is None:
                 continue
             self._forget(sent)
+            self._floor = max(self._floor, sent.transaction.nonce + 1)
             receipt, gas_used = receipt_at(block, position)
             if sent.parcel.items:
                 self._on_included(Included(sent.parcel, sent.transaction, block, receipt, gas_used))
@@ -199,6 +201,7 @@ class Sender:
 
     def _apply_nonce(self, nonce: int) -> None:
         """Everything of ours in blocks up to the head has been handed back; what has a lower nonce still is dead."""
+        nonce = max(nonce, self._floor)  # blocks came while the nonce was being read
         dead = [sent for sent in self._in_flight.values() if sent.transaction.nonce < nonce]
         for sent in dead:
             self._forget(sent)

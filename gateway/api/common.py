@@ -40,6 +40,8 @@ async def read_body(request: web.Request, model: type[Body]) -> Body:
             raw = await request.read()
     except TimeoutError:
         raise Problem(408, "slow-body", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+    except ConnectionError:  # nobody is there to read the answer
+        raise Problem(400, "cut-off", "The connection ended before the body did.") from None
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
