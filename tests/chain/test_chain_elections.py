@@ -168,7 +168,7 @@ def test_closing_and_cancelling() -> None:
     create_election(chain, 2, registrars=[POOR.address])
     assert chain.refusal(STRANGER, ELECTIONS, "close", 1) == ("NotCreator", (STRANGER.address,))
     assert chain.refusal(OTHER_GATEWAY, ELECTIONS, "cancel", 2) == ("NotCreator", (OTHER_GATEWAY.address,))
-    assert chain.refusal(GATEWAY, ELECTIONS, "close", 3) == ("UnknownElection", (3,))
+    assert chain.refusal(GATEWAY, ELECTIONS, "close", 4) == ("UnknownElection", (4,))
     chain.now += 7
     receipt = chain.send(OTHER_GATEWAY, ELECTIONS, "close", 1)  # a registrar of an election that lists none
     assert ELECTIONS_ABI.decode_event(receipt.event_logs[0]) == ("ElectionClosed", (1,))
@@ -180,6 +180,8 @@ def test_closing_and_cancelling() -> None:
     assert ELECTIONS_ABI.decode_event(receipt.event_logs[0]) == ("ElectionCancelled", (1,))
     assert chain.view(ELECTIONS, "election", 1)[6] == 5
     assert chain.refusal(GATEWAY, ELECTIONS, "cancel", 1) == ("ElectionNotOpen", (1, 5))
+    create_election(chain, 3, registrars=[POOR.address])
+    assert chain.send(GATEWAY, ELECTIONS, "close", 3).succeeded  # its creator, though no registrar
     receipt = chain.send(POOR, ELECTIONS, "close", 2)
     assert receipt.succeeded
     assert chain.view(ELECTIONS, "election", 2)[6] == 4
