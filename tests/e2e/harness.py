@@ -57,6 +57,7 @@ class Cluster:
     data_dir: Path
     validators: int = 3
     first_port: int = field(default_factory=lambda: free_ports(20))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
 
     @property
     def up_arguments(self) -> list[str]:
@@ -111,7 +112,7 @@ class Cluster:
     def call(self, number: int, method: str, *parameters: Any) -> Any:
         """The result of one JSON-RPC call."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
-        answer = httpx.post(self.rpc_url(number), json=body, timeout=30, trust_env=False).json()
+        answer = self.http.post(self.rpc_url(number), json=body).json()
         assert "error" not in answer, f"{method}{parameters}: {answer}"
         return answer["result"]
 
@@ -128,5 +129,6 @@ class Cluster:
 
     def destroy(self) -> None:
         """Stop everything, however badly the test went."""
+        self.http.close()
         if (self.data_dir / "cluster.json").exists():
             self.psephos("down", "--data-dir", str(self.data_dir), check=False)

@@ -96,19 +96,20 @@ def unpack(packed: bytes) -> list[Record]:
 
 def recount(
     cluster: Cluster, number: int, election: int, options: int, up_to: int
-) -> tuple[dict[bytes, Record], list[int]]:
+) -> tuple[dict[bytes, Record], list[int], list[str]]:
     """Count an election anew from the transactions of all blocks; also checks every header's hash and its parent's.
 
-    Written from the rules alone: the first valid ballot of a nullifier counts, a record id belongs to one nullifier.
+    Returns the ballots that count by nullifier, the count of each option, and the hash of each block. Written from the
+    rules alone: the first valid ballot of a nullifier counts, a record id belongs to one nullifier.
     """
     by_nullifier: dict[bytes, Record] = {}
     record_ids: set[bytes] = set()
-    parent = None
+    hashes: list[str] = []
     for height in range(up_to + 1):
         block = cluster.call(number, "eth_getBlockByNumber", hex(height), True)
         assert header_hash(block) == block["hash"], f"validator {number}, height {height}"
-        assert parent is None or block["parentHash"] == parent
-        parent = block["hash"]
+        assert not hashes or block["parentHash"] == hashes[-1]
+        hashes.append(block["hash"])
         for transaction in block["transactions"]:
             if transaction["to"] is None or transaction["to"].lower() != ELECTIONS:
                 continue
@@ -119,7 +120,7 @@ def recount(
                     by_nullifier[nullifier] = record
                     record_ids.add(record_id)
     counts = Counter(content[0] for _n, _r, _kind, content in by_nullifier.values())
-    return by_nullifier, [counts[option] for option in range(options)]
+    return by_nullifier, [counts[option] for option in range(options)], hashes
 
 
 def _cast(data: bytes, election: int) -> list[Record]:
