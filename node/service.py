@@ -176,18 +176,27 @@ class Service:
                 "0x%s at height %d; JSON-RPC on %s, peers on %s",
                 self.address.hex(), self.chain.head.number, self._config.rpc.bind, self._config.p2p.bind,
             )  # fmt: skip
-            async with asyncio.TaskGroup() as tasks:
-                workers = [tasks.create_task(self._loop()), tasks.create_task(self._take_peer_transactions())]
-                await stop.wait()
-                for worker in workers:
-                    worker.cancel()
+            return await self._work_until(stop)
         finally:
             await server.stop()
             await self._network.stop()
             self._recover_thread.shutdown()
             self._disk.close()
-        log.info("stopped at height %d", self.chain.head.number)
-        return 0
+            log.info("stopped at height %d", self.chain.head.number)
+
+    async def _work_until(self, stop: asyncio.Event) -> int:
+        exit_code = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                workers = [tasks.create_task(self._loop()), tasks.create_task(self._take_peer_transactions())]
+                await stop.wait()
+                for worker in workers:
+                    worker.cancel()
+        except* Exception as failures:  # a disk that failed, or a mistake of ours: going on would risk what is final
+            exit_code = 1
+            for failure in failures.exceptions:
+                log.critical("cannot go on: %s", failure or type(failure).__name__, exc_info=failure)
+        return exit_code
 
     async def _loop(self) -> None:
         """The only place from which the runtime is driven."""
