@@ -159,8 +159,33 @@ async def test_a_genuine_record_that_leads_to_somebody_else_gains_nothing(crowd:
     assert second.events == []
 
 
-async def redirect(_request: web.Request) -> web.Response:
-    raise web.HTTPFound("http://127.0.0.1:1/elsewhere")
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_bootnode_cannot_send_us_elsewhere(crowd: Crowd, method: str) -> None:
+    """A redirect would have us speak to hosts that only we can reach."""
+    elsewhere: list[str] = []
+    redirected = 0
+
+    async def record(request: web.Request) -> web.Response:
+        elsewhere.append(request.method)
+        return web.json_response({"records": []})
+
+    trap = web.Application()
+    trap.router.add_route("*", "/records", record)
+    async with serving(trap) as trap_url:
+
+        async def answer(request: web.Request) -> web.Response:
+            nonlocal redirected
+            if request.method != method:
+                return web.json_response({"records": []})
+            redirected += 1
+            raise web.HTTPTemporaryRedirect(f"{trap_url}/records")
+
+        application = web.Application()
+        application.router.add_route("*", "/records", answer)
+        async with serving(application) as url:
+            await crowd.start(1, bootnodes=[url])
+            await until(lambda: redirected >= 2)
+    assert elsewhere == []
 
 
 async def flood(request: web.Request) -> web.StreamResponse:
@@ -179,7 +204,7 @@ async def other_json(_request: web.Request) -> web.Response:
     return web.json_response([1])
 
 
-@pytest.mark.parametrize("answer", [redirect, flood, no_json, other_json])
+@pytest.mark.parametrize("answer", [flood, no_json, other_json])
 async def test_a_bad_bootnode_does_no_harm(
     crowd: Crowd, answer: Respond, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
