@@ -165,19 +165,20 @@ class Journal:
 
     def _delete_settled(self) -> None:
         """Delete the oldest segments while there are more than are kept and nothing in them waits."""
-        deleted = False
         while len(self._unsettled) > self._segments_kept + 1:
             oldest = next(iter(self._unsettled))
             if self._unsettled[oldest]:
                 break
             try:
-                self._disk.unlink(self.folder / segment_name(oldest))
+                self._delete(oldest)
             except OSError:
                 break  # what cannot be deleted is in nobody's way, and the next group tries again
             del self._unsettled[oldest]
-            deleted = True
-        if deleted:
-            self._disk.sync_folder(self.folder)
+
+    def _delete(self, number: int) -> None:
+        """Delete the oldest segment. The deletions before it are made durable first: a gap would look like damage."""
+        self._disk.sync_folder(self.folder)
+        self._disk.unlink(self.folder / segment_name(number))
 
     def forget_unsettled(self) -> None:
         """Count nothing in the kept segments as waiting any more: all of it has been written down elsewhere, synced."""
@@ -188,7 +189,7 @@ class Journal:
         """Delete every segment, oldest first: what they hold is kept elsewhere, synced."""
         self._end_segment()
         for number in self._numbers():
-            self._disk.unlink(self.folder / segment_name(number))
+            self._delete(number)
         self._disk.sync_folder(self.folder)
         self._unsettled.clear()
         self._segment_of.clear()

@@ -205,7 +205,7 @@ def test_missing_swapped_and_foreign_segments_are_refused(tmp_path: Path) -> Non
     with pytest.raises(JournalCorrupt, match="follows a frame"):
         replay_folder(tmp_path, DOMAIN, Disk())
     files[3].write_bytes(files[4].read_bytes())
-    with pytest.raises(JournalCorrupt, match="says that it is number|follows a frame"):
+    with pytest.raises(JournalCorrupt, match=r"says that it is number|follows a frame"):
         replay_folder(tmp_path, DOMAIN, Disk())
     files[3].write_bytes(middle)
     assert len(replay_folder(tmp_path, DOMAIN, Disk()).records) == 12
