@@ -29,8 +29,11 @@ class Ports:
     p2p: int = 30303
     bootnode: int = 30300
 
-    def check(self, validators: int) -> None:
-        """Raise ClusterError for a port outside 1..65535 and for ranges of `validators` ports that overlap."""
+    def check(self, validators: int, *, hosts_apart: bool = False) -> None:
+        """Raise ClusterError for a port outside 1..65535 and for ranges of `validators` ports that overlap.
+
+        With `hosts_apart` each process has a host of its own, so that only a validator's two ports can meet.
+        """
         owners: dict[int, str] = {}
         wanted = [("--gateway-port", self.gateway, 1), ("--rpc-port", self.rpc, validators)]
         wanted += [("--p2p-port", self.p2p, validators), ("--bootnode-port", self.bootnode, 1)]
@@ -38,6 +41,8 @@ class Ports:
             for port in range(first, first + count):
                 if not 1 <= port <= 65535:
                     raise ClusterError(f"{option} {first}: port {port} is outside 1 to 65535; choose a lower one")
+                if hosts_apart and self.rpc != self.p2p:
+                    continue
                 if port in owners:
                     raise ClusterError(f"port {port} belongs to both {owners[port]} and {option}; move one of the two")
                 owners[port] = option
@@ -134,7 +139,7 @@ def local_network(
     """
     if not 1 <= validators <= VALIDATORS_MAX:
         raise ClusterError(f"--validators {validators}: from 1 to {VALIDATORS_MAX} can be started together")
-    ports.check(validators)
+    ports.check(validators, hosts_apart=containers)
     names: list[tuple[str, Kind]] = [("bootnode", "bootnode")]
     names += [(f"validator-{number}", "validator") for number in range(1, validators + 1)]
     names += [("gateway", "gateway")]

@@ -14,7 +14,8 @@ from cluster.cli import main
 from cluster.configs import render
 from cluster.creation import create, new_keys, reconfigure
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI, DEV_MNEMONIC
-from cluster.network import FILE, ClusterError, Network, Ports, dump, load, local_network
+from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Ports, dump, load, local_network
+from cluster.processes import ROOT
 from node.chain.genesis import domain_of, parse_genesis
 from node.config import load_config
 from node.guardfile import GuardFile
@@ -104,6 +105,21 @@ def test_containers_reach_each_other_by_name(tmp_path: Path) -> None:
     assert config.p2p.advertise == "validator-2:30304"
     assert config.p2p.bootnodes == ["http://bootnode:30300"]
     assert network.named("gateway").url == "http://gateway:8000"
+
+
+def test_what_compose_asks_for_can_be_made(tmp_path: Path) -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    command = next(line for line in compose.splitlines() if "command: [init" in line)
+    arguments = [text.strip(' "') for text in command.partition("[")[2].rstrip("]").split(",")]
+    arguments[arguments.index("/network")] = str(tmp_path)
+    assert main(arguments) == 0
+    assert main(arguments) == 0  # every `up` of compose runs it again
+    network = load(tmp_path)
+    assert network is not None
+    for process in network:
+        assert f"/network/{process.name}/{CONFIG_FILES[process.kind]}" in compose
+        assert f":{process.port}/health" in compose
+    assert network.named("gateway").port == 8003
 
 
 def test_an_interrupted_creation_is_done_again(tmp_path: Path) -> None:

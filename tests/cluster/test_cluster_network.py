@@ -62,6 +62,15 @@ def test_overlapping_or_impossible_ports_are_refused(count: int, gateway: int, r
             chosen.check(count)
 
 
+def test_hosts_apart_may_use_one_port_twice() -> None:
+    chosen = Ports(gateway=8003)
+    with pytest.raises(ClusterError, match="port 8003 belongs to both"):
+        chosen.check(3)
+    chosen.check(3, hosts_apart=True)
+    with pytest.raises(ClusterError, match="port 9000 belongs to both"):
+        Ports(rpc=9000, p2p=9000).check(3, hosts_apart=True)
+
+
 @pytest.mark.parametrize("validators", [0, 8, -1])
 def test_one_to_seven_validators(validators: int) -> None:
     with pytest.raises(ClusterError, match="from 1 to 7"):
