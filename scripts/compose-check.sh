@@ -19,9 +19,8 @@ fi
 compose=(docker compose)
 docker compose version > /dev/null 2>&1 || compose=(docker-compose)
 compose+=(--project-name psephos-check)
-# Ports of its own: a network that runs here already keeps its.
-export PSEPHOS_GATEWAY_PORT=18000 PSEPHOS_RPC_PORT_1=18001 PSEPHOS_RPC_PORT_2=18002 PSEPHOS_RPC_PORT_3=18003
-export PSEPHOS_BOOTNODE_PORT=18030
+# Any free ports: the check is done from inside, and a network that runs here already keeps its own.
+export PSEPHOS_GATEWAY_PORT=0 PSEPHOS_RPC_PORT_1=0 PSEPHOS_RPC_PORT_2=0 PSEPHOS_RPC_PORT_3=0 PSEPHOS_BOOTNODE_PORT=0
 
 finish() {
     code=$?
