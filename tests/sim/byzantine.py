@@ -1,0 +1,200 @@
+"""Liars: real nodes whose mouth has a mind of its own. Each sees what its node would say, and says other things too.
+
+A twin needs nothing of this: it is one key on two honest nodes. What is here signs with the liar's own key, plays back
+what others said, and knows messages that the same keys signed in other networks.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from node import payloads
+from node.chain.block import Block, pack_block
+from node.chain.domain import Domain
+from node.chain.signing import SigningKey
+from node.consensus.certificate import Certificate, pack_certificate
+from node.consensus.codec import decode_message, encode_message
+from node.consensus.messages import (
+    NOTHING_ATTACHED,
+    Attachments,
+    Message,
+    SignedStatement,
+    Statement,
+    Unsigned,
+)
+from node.consensus.messages import (
+    Kind as Step,
+)
+from node.p2p.kinds import Kind
+from node.runtime import Peers
+from tests.sim.foundation import Foundation
+from tests.sim.network import SimNetwork
+from tests.sim.node import Process
+from tests.sim.scheduler import Scheduler
+
+REPLAY_US = 60_000
+
+
+class Audience(Protocol):
+    """What a liar knows of its world."""
+
+    random: Random
+    scheduler: Scheduler
+    network: SimNetwork
+    foundation: Foundation
+    overheard: list[bytes]
+
+
+class Liar:
+    """The `Peers` of a lying process: passes on what its node says, and lies in its own way."""
+
+    def __init__(self, world: Audience, process: Process, peers: Peers, lie: str) -> None:
+        self._world = world
+        self._process = process
+        self._peers = peers
+        self._random = world.random
+        self._key: SigningKey = process.machine.key
+        self._domain = world.foundation.domain
+        self._others: dict[tuple[int, int], Block] = {}  # by (height, round): the other block of an equivocator
+        self._speak: Callable[[Message, bytes], None] = {
+            "equivocate": self._equivocate,
+            "bad justification": self._justify_badly,
+        }.get(lie, self._say)
+        self._is_bad_server = lie == "bad blocks"
+        if lie == "replay":
+            world.scheduler.after(REPLAY_US, self._replay)
+        elif lie == "foreign":
+            world.scheduler.after(REPLAY_US, self._speak_foreign)
+
+    # -- the port ------------------------------------------------------------------------------------------------
+
+    def send(self, peer: bytes, kind: Kind, payload: bytes) -> bool:
+        if kind is Kind.BLOCKS and self._is_bad_server:
+            payload = self._spoil(payload)
+        return self._peers.send(peer, kind, payload)
+
+    def broadcast(self, kind: Kind, payload: bytes) -> None:
+        if kind is Kind.CONSENSUS:
+            self._speak(decode_message(payload), payload)
+        else:
+            self._peers.broadcast(kind, payload)
+
+    def drop(self, peer: bytes, reason: str) -> None:
+        self._peers.drop(peer, reason)
+
+    # -- ways to lie ---------------------------------------------------------------------------------------------
+
+    def _say(self, _message: Message, payload: bytes) -> None:
+        self._peers.broadcast(Kind.CONSENSUS, payload)
+
+    def _sign(self, statement: Statement, attachments: Attachments = NOTHING_ATTACHED) -> bytes:
+        unsigned = Unsigned(statement, attachments)
+        return encode_message(unsigned.signed(self._key.sign(unsigned.digest(self._domain))))
+
+    def _equivocate(self, message: Message, payload: bytes) -> None:
+        """Two blocks at one step, one for each half of the others, and votes for both."""
+        statement, attached = message.statement, message.attachments
+        at = (statement.height, statement.round)
+        if statement.kind is Step.PROPOSAL and attached.block is not None and not attached.prepares:
+            other = self._another(attached.block)
+            if other is not None:
+                self._others[at] = other
+                changed = Attachments(other, attached.round_changes)
+                self._halve(payload, self._sign(Statement(Step.PROPOSAL, *at, other.hash), changed))
+                for kind in (Step.PREPARE, Step.COMMIT):
+                    self._peers.broadcast(Kind.CONSENSUS, self._sign(Statement(kind, *at, other.hash)))
+                return
+        elif statement.kind in (Step.PREPARE, Step.COMMIT) and at in self._others:
+            self._halve(payload, self._sign(Statement(statement.kind, *at, self._others[at].hash)))
+            return
+        self._say(message, payload)
+
+    def _another(self, block: Block) -> Block | None:
+        """As valid a block as this one, with fewer transactions or later."""
+        ledger = self._process.ledger
+        if block.number != ledger.head.number + 1:
+            return None
+        transactions = block.transactions[:-1]
+        return ledger.build(
+            transactions, miner=block.header.miner, timestamp=block.header.timestamp + (not block.transactions)
+        ).executed.block
+
+    def _halve(self, first: bytes, second: bytes) -> None:
+        peers = sorted(self._world.network.peers_of(self._process))
+        self._random.shuffle(peers)
+        for position, peer in enumerate(peers):
+            self._peers.send(peer, Kind.CONSENSUS, first if position % 2 else second)
+
+    def _justify_badly(self, message: Message, payload: bytes) -> None:
+        """What the rules forbid, signed properly: too few, the same twice, the wrong block, the wrong turn."""
+        statement, attached = message.statement, message.attachments
+        self._say(message, payload)
+        ledger = self._process.ledger
+        if statement.height != ledger.head.number + 1:
+            return
+        block = ledger.build((), miner=self._key.address, timestamp=ledger.head.timestamp).executed.block
+        height, round_ = statement.height, statement.round
+        own = Statement(Step.PREPARE, height, round_, block.hash)
+        prepare = SignedStatement(own, self._key.sign(own.digest(self._domain)))
+        alone = Statement(Step.ROUND_CHANGE, height, round_ + 1, None)
+        change = SignedStatement(alone, self._key.sign(alone.digest(self._domain)))
+        count = len(self._world.foundation.keys)
+        changes = attached.round_changes
+        lies = [
+            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block)),
+            (Statement(Step.PROPOSAL, height, round_ + 1, block.hash), Attachments(block, (change,) * count)),
+            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, changes)),
+            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, changes[:1])),
+            (
+                Statement(Step.ROUND_CHANGE, height, round_ + 1, block.hash, round_),
+                Attachments(block, (), (prepare,) * count),
+            ),
+            (own, NOTHING_ATTACHED),
+            (Statement(Step.COMMIT, height, round_, block.hash), NOTHING_ATTACHED),
+            (Statement(Step.ROUND_CHANGE, height, round_ + 50, None), NOTHING_ATTACHED),
+        ]
+        self._peers.broadcast(Kind.CONSENSUS, self._sign(*self._random.choice(lies)))
+
+    def _spoil(self, payload: bytes) -> bytes:
+        """Blocks that were never final, or whose certificates do not say so."""
+        items: list[tuple[bytes, list[bytes], object]] = []
+        for block, certificate in payloads.unpack_blocks(payload):
+            seals = certificate.seals
+            match self._random.randrange(4):
+                case 0:
+                    seals = seals[:-1]
+                case 1:
+                    seals = (seals[0],) * len(seals)
+                case 2:
+                    block = self._another(block) or block
+            header, raws = pack_block(block)
+            assert isinstance(header, bytes)
+            assert isinstance(raws, list)
+            spoilt = Certificate(certificate.height, certificate.round, certificate.block_hash, seals)
+            items.append((header, raws, pack_certificate(spoilt)))
+        return payloads.pack_blocks(items)
+
+    def _replay(self) -> None:
+        """Say again what anybody said before, of any height."""
+        if self._process.is_running:
+            self._world.scheduler.after(self._random.randint(1, 2 * REPLAY_US), self._replay)
+            if self._world.overheard:
+                self._peers.broadcast(Kind.CONSENSUS, self._random.choice(self._world.overheard))
+
+    def _speak_foreign(self) -> None:
+        """Play what the same keys signed in other networks: another chain id, another genesis."""
+        if not self._process.is_running:
+            return
+        self._world.scheduler.after(self._random.randint(1, 2 * REPLAY_US), self._speak_foreign)
+        domains = (
+            Domain(self._domain.chain_id + 1, self._domain.genesis_hash),
+            Domain(self._domain.chain_id, bytes(32)),
+        )
+        domain, height = self._random.choice(domains), self._process.runtime.engine.height
+        kind = self._random.choice((Step.PREPARE, Step.COMMIT, Step.ROUND_CHANGE))
+        round_ = self._random.randint(1, 9) if kind is Step.ROUND_CHANGE else 0
+        block_hash = None if kind is Step.ROUND_CHANGE else self._random.randbytes(32)
+        statement = Statement(kind, height, round_, block_hash)
+        for key in self._world.foundation.keys:
+            signed = SignedStatement(statement, key.sign(statement.digest(domain)))
+            self._peers.broadcast(Kind.CONSENSUS, encode_message(Message(signed)))

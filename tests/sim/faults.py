@@ -1,0 +1,115 @@
+"""What goes wrong in one run: a plan drawn from the seed, in which every fault can be left out on its own."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+from node.consensus.quorum import quorum, tolerance
+from tests.sim.network import Weather
+
+NODES_WEIGHTS = {1: 1, 2: 1, 3: 4, 4: 5, 5: 2, 6: 2, 7: 2}
+LIES = ("twin", "forgetful twin", "equivocate", "bad justification", "replay", "foreign", "bad blocks")
+HEAVY = ("wipe", "lose guard", "stale guard")  # at most n - quorum nodes at a time, until they are back
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong at `at_ms` and, where it lasts, for `for_ms`. `nodes` are indexes of machines."""
+
+    kind: str
+    at_ms: int
+    nodes: tuple[int, ...] = ()
+    for_ms: int = 0
+    amount: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.at_ms} ms {self.kind}"]
+        if self.nodes:
+            parts.append("of " + ",".join(map(str, self.nodes)))
+        if self.for_ms:
+            parts.append(f"for {self.for_ms} ms")
+        if self.amount:
+            parts.append(f"({self.amount})")
+        return " ".join(parts)
+
+
+@dataclass
+class Plan:
+    """A whole run: how many nodes, who lies, what the weather is like, which faults come when."""
+
+    seed: int
+    nodes: int
+    faulty_ms: int
+    weather: Weather = field(default_factory=Weather)
+    liars: dict[int, str] = field(default_factory=dict)  # machine index → lie
+    faults: list[Fault] = field(default_factory=list)
+    skews_s: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    sync_us: list[int] = field(default_factory=list)
+    ballots_max: int = 12
+
+
+def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Plan:
+    """The plan of a seed. `nodes` and `twins` overrule what the seed would choose."""
+    random = Random(f"plan {seed}")
+    drawn = random.choices(list(NODES_WEIGHTS), list(NODES_WEIGHTS.values()))[0]
+    count = nodes or (max(4, drawn) if twins else drawn)
+    plan = Plan(seed, count, faulty_ms=random.choice((4_000, 8_000, 12_000, 20_000)))
+    plan.weather = _weather(random)
+    plan.skews_s = [random.choice((0.0, random.uniform(-3, 3), random.uniform(-40, 40))) for _ in range(count)]
+    plan.rates = [random.choice((1.0, random.uniform(0.9, 1.1))) for _ in range(count)]
+    plan.sync_us = [random.choice((500, 2_000, 20_000)) for _ in range(count)]
+    plan.ballots_max = random.choice((6, 12, 20))
+    if tolerance(count) and (twins or random.random() < 0.5):
+        for liar in random.sample(range(count), random.randint(1, tolerance(count))):
+            plan.liars[liar] = random.choice(LIES[:2]) if twins else random.choice(LIES)
+    kinds = random.sample(sorted(_DRAW), random.randint(1, len(_DRAW)))  # a seed has some kinds and not others
+    for _ in range(random.choice((0, 2, 4, 8, 16))):
+        kind = random.choice(kinds)
+        if count == quorum(count) and kind in HEAVY:
+            continue
+        plan.faults.append(_fault(random, kind, plan))
+    plan.faults.sort(key=lambda fault: fault.at_ms)
+    return plan
+
+
+def _weather(random: Random) -> Weather:
+    return Weather(
+        loss=random.choice((0.0, 0.0, 0.01, 0.1, 0.3)),
+        duplication=random.choice((0.0, 0.05, 0.3)),
+        delay_us=random.choice((300, 1_000, 5_000, 40_000)),
+        spike=random.choice((0.0, 0.0, 0.01)),
+        in_order=random.random() < 0.5,
+    )
+
+
+def _fault(random: Random, kind: str, plan: Plan) -> Fault:
+    at_ms = random.randint(0, plan.faulty_ms)
+    low_ms, high_ms, how_many = _DRAW[kind]
+    for_ms = int(low_ms * (high_ms / low_ms) ** random.random()) if low_ms else 0
+    everyone = list(range(plan.nodes))
+    random.shuffle(everyone)
+    count = {"one": 1, "two": min(2, plan.nodes), "some": random.randint(1, plan.nodes), "all": plan.nodes}[how_many]
+    return Fault(kind, at_ms, tuple(everyone[:count]), for_ms, random.randint(1, 12))
+
+
+# kind → (least and longest duration in ms, how many nodes)
+_DRAW: dict[str, tuple[int, int, str]] = {
+    "kill": (1, 3_000, "one"),
+    "power loss": (50, 8_000, "one"),
+    "all lose power": (50, 3_000, "all"),
+    "crash at disk operation": (1, 2_000, "one"),  # `amount`: the how-manieth
+    "restart storm": (20, 500, "some"),
+    "partition": (100, 12_000, "some"),  # `nodes` on one side
+    "shatter": (100, 8_000, "all"),  # everyone alone
+    "one-way cut": (100, 8_000, "two"),
+    "isolate": (3_000, 30_000, "one"),
+    "pause": (50, 9_000, "one"),
+    "slow": (200, 6_000, "one"),
+    "clock jump": (0, 0, "one"),  # `amount`: seconds, forth or back
+    "disk full": (100, 4_000, "one"),
+    "failing sync": (0, 0, "one"),
+    "wipe": (10, 1_000, "one"),
+    "lose guard": (10, 1_000, "one"),
+    "stale guard": (10, 1_000, "one"),
+    "client crash": (0, 0, "one"),
+}

@@ -1,0 +1,199 @@
+"""What must hold after every step: one hash per height, the guard's promises, durable before shown, true counts."""
+
+from dataclasses import dataclass, field
+
+from merkle import rlp
+from merkle.keccak import keccak256
+from merkle.log import leaf_hash
+from merkle.log import root as log_root
+from node.chain.block import Block
+from node.chain.contracts.addresses import ELECTIONS
+from node.chain.contracts.ballots import ballot_by_nullifier, read_tally
+from node.chain.contracts.elections import LOG_ROOT, require_election
+from node.chain.domain import Domain
+from node.chain.errors import InvalidSignature
+from node.chain.receipt import Receipt
+from node.chain.signing import recover
+from node.consensus.certificate import Certificate
+from node.consensus.messages import Kind, Statement
+from node.ledger import Ledger
+from tests.sim.foundation import CAST_BATCH, ELECTION, OPTIONS
+from tests.sim.model import Box
+
+
+class Violation(AssertionError):
+    """An invariant does not hold. `invariant` is its short name."""
+
+    def __init__(self, invariant: str, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+
+
+@dataclass
+class Promise:
+    """What an honest validator has said at one height: each step, its highest ROUND-CHANGE, its latest COMMIT."""
+
+    steps: dict[tuple[Kind, int], Statement] = field(default_factory=dict)
+    round: int = -1
+    committed: Statement | None = None
+
+
+class Referee:
+    """Knows the one chain that honest nodes have made, and everything that honest validators have signed."""
+
+    def __init__(self, domain: Domain, validators: tuple[bytes, ...], first: list[Block]) -> None:
+        self.domain = domain
+        self.validators = validators
+        self.blocks = list(first)
+        self.box = Box(domain, ELECTION, OPTIONS)
+        self.acknowledged: dict[bytes, bytes] = {}  # nullifier → content
+        self.faulty: set[bytes] = set()  # validators from whom anything must be expected
+        self._promises: dict[bytes, dict[int, Promise]] = {}
+        self._transactions: set[bytes] = set()
+
+    @property
+    def height(self) -> int:
+        """The height of the newest block that any honest node holds."""
+        return len(self.blocks) - 1
+
+    # -- final blocks --------------------------------------------------------------------------------------------
+
+    def final(
+        self,
+        name: str,
+        ledger: Ledger,
+        durable_height: int,
+        block: Block,
+        receipts: tuple[Receipt, ...],
+        certificate: Certificate,
+    ) -> None:
+        """An honest node shows a block as final."""
+        if durable_height != block.number or ledger.head.hash != block.hash:
+            raise Violation("durable before shown", f"{name} shows {block.number}; on disk is {durable_height}")
+        if block.number < len(self.blocks):
+            if self.blocks[block.number].hash != block.hash:
+                raise Violation("agreement", f"{name} has another block {block.number} than those before it")
+        elif block.number > len(self.blocks):
+            raise Violation("agreement", f"{name} has a block {block.number} on one that nobody has")
+        else:
+            self._certified(name, block, certificate)
+            self._grow(block, receipts)
+        if block.number == self.height:
+            self._compare_tally(name, ledger)
+
+    def booted(self, name: str, ledger: Ledger, durable_height: int) -> None:
+        """An honest node has started. It may hold one block that it wrote in its last moment and told nobody of."""
+        height = ledger.head.number
+        block, receipts, certificate = ledger.block(height), ledger.receipts(height), ledger.certificate(height)
+        if height == self.height + 1 and block is not None and receipts is not None and certificate is not None:
+            self.final(name, ledger, durable_height, block, receipts, certificate)
+        elif height > self.height or ledger.head.hash != self.blocks[height].hash:
+            raise Violation("agreement", f"{name} starts with another block {height} than the others have")
+
+    def _certified(self, name: str, block: Block, certificate: Certificate) -> None:
+        numbers = (3, self.domain.chain_id, block.number, certificate.round)
+        kind, chain_id, height, round_ = map(rlp.encode_int, numbers)
+        encoded = [kind, chain_id, self.domain.genesis_hash, height, round_, block.hash]
+        digest = keccak256(b"\x19psephos" + rlp.encode([*encoded]))
+        try:
+            signers = {recover(digest, seal) for seal in certificate.seals}
+        except InvalidSignature as error:
+            raise Violation("certificates", f"{name}, block {block.number}: {error}") from None
+        if 3 * len(signers.intersection(self.validators)) < 2 * len(self.validators):
+            raise Violation("certificates", f"{name}: block {block.number} has seals of {len(signers)} validators")
+        turn = self.validators.index(block.header.miner) if block.header.miner in self.validators else None
+        count = len(self.validators)
+        if turn is None or (turn - block.number) % count > certificate.round:
+            raise Violation("proposers", f"{name}: the miner of block {block.number} was not its proposer")
+        if (
+            block.header.parent_hash != self.blocks[-1].hash
+            or block.header.timestamp < self.blocks[-1].header.timestamp
+        ):
+            raise Violation("chain", f"{name}: block {block.number} does not follow its parent")
+
+    def _grow(self, block: Block, receipts: tuple[Receipt, ...]) -> None:
+        self.blocks.append(block)
+        for transaction, receipt in zip(block.transactions, receipts, strict=True):
+            if transaction.hash in self._transactions:
+                raise Violation("once", f"transaction 0x{transaction.hash.hex()} is on the chain twice")
+            self._transactions.add(transaction.hash)
+            if transaction.to == ELECTIONS and transaction.data[:4] == CAST_BATCH and receipt.succeeded:
+                self.box.cast(transaction.data)
+
+    def _compare_tally(self, name: str, ledger: Ledger) -> None:
+        state = ledger.state()
+        tally = read_tally(state, require_election(state, ELECTION))
+        if tally.counts != self.box.counts:
+            raise Violation("tally", f"{name} counts {tally.counts}, a recount of the chain {self.box.counts}")
+
+    # -- signatures ----------------------------------------------------------------------------------------------
+
+    def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
+        """A statement of an honest validator leaves its node. `is_noted`: its guard on disk knows of it."""
+        if not is_noted:
+            raise Violation("noted before signed", f"{name} signs {statement}, and its guard on disk does not know it")
+        if durable_height < statement.height - 1:
+            raise Violation("durable before signed", f"{name} signs {statement}; its disk ends at {durable_height}")
+        heights = self._promises.setdefault(signer, {})
+        promise = heights.setdefault(statement.height, Promise())
+        step = (statement.kind, statement.round)
+        first = promise.steps.get(step)
+        if first == statement:
+            return  # said again, which is allowed at any time
+        if first is not None:
+            raise Violation("guard: no two things at one step", f"{name} signs {statement} after {first}")
+        promise.steps[step] = statement
+        if statement.kind is Kind.ROUND_CHANGE:
+            self._carries(name, statement, promise)
+            promise.round = max(promise.round, statement.round)
+        elif statement.round < promise.round:
+            raise Violation("guard: nothing below a ROUND-CHANGE", f"{name} signs {statement} after {promise.round}")
+        elif statement.kind is Kind.COMMIT:
+            promise.committed = statement
+
+    @staticmethod
+    def _carries(name: str, change: Statement, promise: Promise) -> None:
+        locked = promise.committed
+        if locked is None:
+            return
+        carried = -1 if change.prepared_round is None else change.prepared_round
+        if carried < locked.round or (carried == locked.round and change.block_hash != locked.block_hash):
+            raise Violation("guard: a ROUND-CHANGE carries what is prepared", f"{name} signs {change} after {locked}")
+
+    def forget_promises(self, signer: bytes) -> None:
+        """From here on, what the validator said before is not held against it: it became faulty."""
+        self.faulty.add(signer)
+
+    def accused(self, name: str, validator: bytes) -> None:
+        """An honest node holds evidence against a validator."""
+        if validator not in self.faulty:
+            raise Violation("evidence", f"{name} holds evidence against the honest 0x{validator.hex()}")
+
+    # -- clients -------------------------------------------------------------------------------------------------
+
+    def acknowledge(self, nullifier: bytes, content: bytes) -> None:
+        """A client was told that its ballot is final."""
+        if self.box.ballots.get(nullifier, (b"", b""))[1] != content:
+            raise Violation("acknowledged is on the chain", f"ballot 0x{nullifier.hex()} is acknowledged and not there")
+        self.acknowledged[nullifier] = content
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def audit(self, name: str, ledger: Ledger) -> None:
+        """Compare everything that a node's database holds with the one chain."""
+        for height, block in enumerate(self.blocks[: ledger.head.number + 1]):
+            found = ledger.header(height)
+            if found is None or found.hash != block.hash:
+                raise Violation("agreement", f"{name}'s database has another block {height}")
+        if ledger.head.number < self.height:
+            return
+        self._compare_tally(name, ledger)
+        state = ledger.state()
+        election = require_election(state, ELECTION)
+        root = state.storage(ELECTIONS, election.base + LOG_ROOT).to_bytes(32, "big")
+        if root != log_root(map(leaf_hash, self.box.leaves)):
+            raise Violation("tally", f"{name}'s log has another root than a recount")
+        for nullifier, content in self.acknowledged.items():
+            ballot = ballot_by_nullifier(state, election, nullifier)
+            if ballot is None or ballot[4] != content:
+                raise Violation("acknowledged is on the chain", f"{name} has not ballot 0x{nullifier.hex()}")
