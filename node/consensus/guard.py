@@ -71,10 +71,13 @@ class GuardState:
     def may_sign(self, statement: Statement, newly_prepared: Prepared | None = None) -> bool:
         """The rules: nothing at or below the floor or a height left behind, nothing different at one (round, step),
         no PROPOSAL, PREPARE or COMMIT below a ROUND-CHANGE, no ROUND-CHANGE that forgets what was prepared, and no
-        COMMIT of what was not, unless `newly_prepared` is noted in the same record.
+        COMMIT of what was not prepared, unless `newly_prepared` is noted in the same record.
         """
         if self.lost or statement.height <= self.floor or statement.height < self.height:
             return False
+        round_change = self.signed.get(Kind.ROUND_CHANGE) if statement.height == self.height else None
+        if round_change is not None and statement.round < round_change.round:
+            return False  # not even again
         if self.has_signed(statement):
             return True
         prepared = newly_prepared or (self.prepared if statement.height == self.height else None)
@@ -87,10 +90,7 @@ class GuardState:
         if statement.kind is Kind.ROUND_CHANGE:  # leads to a new round, above all that was signed before
             return not self.signed or statement.round > self.round
         before = self.signed.get(statement.kind)
-        round_change = self.signed.get(Kind.ROUND_CHANGE)
-        return (before is None or statement.round > before.round) and (
-            round_change is None or statement.round >= round_change.round
-        )
+        return before is None or statement.round > before.round
 
     def covers(self, statement: Statement) -> bool:
         """Whether this guard accounts for a statement that bears our own signature.

@@ -38,7 +38,7 @@ def chaos(network: Network, duration_ms: int) -> None:
 
 @pytest.mark.parametrize("block_of_seeds", range(8))
 def test_no_fork_under_faults_and_progress_after_them(block_of_seeds: int) -> None:
-    for seed in range(block_of_seeds * 25, block_of_seeds * 25 + 25):
+    for seed in range(block_of_seeds * 16, block_of_seeds * 16 + 16):
         network = Network(1 + seed % 7, seed)
         network.start()
         chaos(network, 4_000)
