@@ -170,3 +170,7 @@ class Ledger:
     def validators(self, height: int) -> tuple[bytes, ...]:
         """The sorted set that decides `height`."""
         return self.next_validators if height > self.head.number else self._store.validators(height)
+
+    def validator_changes(self, first: int, last: int) -> list[int]:
+        """The heights from `first` to `last` whose blocks name another set for the next height, ascending."""
+        return self._store.validator_changes(first, min(last, self.head.number))

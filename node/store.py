@@ -136,6 +136,11 @@ class Store:
             return tuple(value[start : start + 20] for start in range(0, len(value), 20))
         raise LedgerError(f"the database knows no validators for height {height}")
 
+    def validator_changes(self, first: int, last: int) -> list[int]:
+        """The heights from `first` to `last`, of those above 0, behind which the set is another one, ascending."""
+        keys = self.database.scan(_at(b"v", max(first, 1) + 1), _at(b"v", last + 2))
+        return [int.from_bytes(key[1:], "big") - 1 for key, _ in keys]
+
     def put_evidence(self, evidence: Evidence) -> None:
         """Keep an equivocation; one of each validator, height, round and step is enough."""
         validator, height, round_, kind = evidence.key

@@ -8,6 +8,7 @@ from node.rpc.limits import Limits
 from node.rpc.methods import Method, registry
 from node.rpc.misc import NodeMethods
 from node.rpc.poa import PoaMethods
+from node.rpc.poa_logs import ProofMethods
 from node.rpc.ports import NodePort
 from node.rpc.transactions import TransactionMethods
 from node.rpc.txpool import MempoolMethods
@@ -23,6 +24,7 @@ def public_methods(node: NodePort, limits: Limits) -> dict[str, Method]:
         TransactionMethods(node),
         LogMethods(node, blocks, limits),
         PoaMethods(node, blocks, limits),
+        ProofMethods(node, blocks),
         MempoolMethods(node),
     )
     return registry(groups)

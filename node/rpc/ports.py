@@ -100,6 +100,9 @@ class Chain(Protocol):
     def validators(self, height: int) -> tuple[bytes, ...]:
         """The sorted set that decides that height (any height up to head + 1)."""
 
+    def validator_changes(self, first: int, last: int) -> list[int]:
+        """The heights from `first` to `last` whose blocks name another set for the next height, ascending."""
+
     def quorum(self, height: int) -> int:
         """How many seals that height needs."""
 

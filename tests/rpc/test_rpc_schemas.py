@@ -50,8 +50,10 @@ def calls(node: LoneNode) -> list[tuple[str, list[Any]]]:
     """A call of every method, with answers that are not empty where that can be."""
     arguments: tuple[object, ...] = (1, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
     create = node.call_contract(GATEWAY_KEY, "Elections", "create", *arguments)
+    ballot = bytes(64) + b"\0" + (1).to_bytes(4, "big") + b"\1"
+    cast = node.call_contract(GATEWAY_KEY, "Elections", "castBatch", 1, ballot)
     transfer = node.sign(ALICE, BOB.address, max_fee_per_gas=2, max_priority_fee_per_gas=1)
-    block = node.include(create, transfer).block
+    block = node.include(create, transfer, cast).block
     block_hash, transaction = "0x" + block.hash.hex(), "0x" + create.hash.hex()
     address = "0x" + ADDRESSES["Elections"].hex()
     call = {"to": address, "data": "0x" + create.data.hex(), "from": "0x" + GATEWAY_KEY.address.hex()}
@@ -85,6 +87,12 @@ def calls(node: LoneNode) -> list[tuple[str, list[Any]]]:
         ("web3_sha3", ["0x00"]),
         ("poa_getCertificate", ["latest"]),
         ("poa_getBlocks", [0, 5]),
+        ("poa_getLog", [1]),
+        ("poa_getLog", ["anchors"]),
+        ("poa_getLogProof", [1, 0]),
+        ("poa_getLogConsistency", [1, 0]),
+        ("poa_getLogLeaves", [1, 0, 5]),
+        ("poa_getValidatorChanges", [0]),
         ("eth_newFilter", [{"fromBlock": "0x0"}]),
         ("eth_uninstallFilter", ["0x1"]),
     ]
