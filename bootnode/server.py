@@ -65,7 +65,8 @@ class Bootnode:
             while not stopping.is_set():
                 await self._save()
                 try:
-                    await asyncio.wait_for(stopping.wait(), SAVE_EVERY_S)
+                    async with asyncio.timeout(SAVE_EVERY_S):
+                        await stopping.wait()
                 except TimeoutError:
                     continue
         finally:

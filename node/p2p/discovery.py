@@ -79,7 +79,8 @@ class Discovery:
                 delay_s = self._delay_ms * (0.5 + 0.5 * random.random()) / 1000
                 self._delay_ms = min(self._delay_ms * 2, self._policy.announce_cap_ms)
                 try:
-                    await asyncio.wait_for(self._hurry.wait(), delay_s)
+                    async with asyncio.timeout(delay_s):  # Python 3.11's wait_for can swallow a cancellation
+                        await self._hurry.wait()
                 except TimeoutError:
                     continue
                 await asyncio.sleep(self._delay_ms / 1000)

@@ -119,7 +119,8 @@ class Network:
         if self._connections:  # each leaves when its socket is closed, in one of the next turns of the loop
             self._all_released.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_released.wait(), STOP_S_MAX)
+                async with asyncio.timeout(STOP_S_MAX):
+                    await self._all_released.wait()
 
     @property
     def endpoint(self) -> str:

@@ -15,8 +15,9 @@ from bootnode.config import BootnodeConfig
 from bootnode.server import Bootnode
 from node.chain.domain import Domain
 from node.chain.genesis import Genesis, domain_of, genesis_document
+from node.p2p.discovery import ANSWER_BYTES_MAX
 from node.p2p.records import PeerRecord, record_document, sign_record
-from tests.p2p.conftest import DOMAIN, Crowd, key_of, until
+from tests.p2p.conftest import DOMAIN, QUICK, Crowd, key_of, until
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -188,12 +189,25 @@ async def test_a_bootnode_cannot_send_us_elsewhere(crowd: Crowd, method: str) ->
     assert elsewhere == []
 
 
-async def flood(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    for _ in range(64):
-        await response.write(b" " * 65_536)
-    return response
+async def flood(_request: web.Request) -> web.StreamResponse:
+    """As JSON there is nothing wrong with it, but it is larger than any table."""
+    return web.json_response({"records": [], "more": " " * ANSWER_BYTES_MAX})
+
+
+async def test_it_stops_though_a_peer_is_lost_in_that_moment(crowd: Crowd) -> None:
+    """The wake-up and the cancellation come in one turn of the loop; the second must not get lost."""
+
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"records": []})
+
+    async with serving(lie(answer)) as url:
+        node = await crowd.start(1, bootnodes=[url], policy=replace(QUICK, announce_first_ms=60_000))
+        discovery = node.network._discovery
+        await until(lambda: discovery._record is not None)
+        await asyncio.sleep(0.1)  # the first round is over, and it waits for something to happen
+        discovery.hurry()
+        async with asyncio.timeout(5):
+            await discovery.stop()
 
 
 async def no_json(_request: web.Request) -> web.Response:

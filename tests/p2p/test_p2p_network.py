@@ -289,6 +289,24 @@ async def test_strangers_cannot_use_up_the_handshakes_for_good(crowd: Crowd) -> 
     await until(lambda: first.connected_to() == {second.address})
 
 
+async def test_one_member_cannot_hold_many_connections_without_a_hello(crowd: Crowd) -> None:
+    first = await crowd.start(1, policy=replace(QUICK, session=replace(QUICK.session, hello_ms_max=60_000)))
+    context = client_context(7)
+    waiting = []
+    for _ in range(first.network.policy.unopened_per_peer_max):
+        peer = HandMadePeer(first.port, context)
+        await asyncio.to_thread(peer.begin, b"")
+        assert (await asyncio.to_thread(peer.read))[4] == Kind.HELLO
+        waiting.append(peer)
+    refused = HandMadePeer(first.port, context)
+    await asyncio.to_thread(refused.begin, b"")
+    assert await asyncio.to_thread(refused.read_to_end) == b""
+    await asyncio.to_thread(waiting[0].send, hello_frame())  # while the others are none the worse
+    await until(lambda: first.connected_to() == {key_of(7).address})
+    for peer in [*waiting, refused]:
+        peer.close()
+
+
 async def test_stop_is_complete(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """No task, socket or event outlives it."""
     caplog.set_level(logging.WARNING)
