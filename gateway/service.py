@@ -30,6 +30,7 @@ from node.chain.signing import SigningKey
 log = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 2.0
+FIRST_PROBE_S = 1.0
 LEVELS = {
     1: "all validators",
     2: "a quorum of validators",
@@ -129,6 +130,10 @@ class Gateway:
         if waiting:
             log.info("the journal holds %d records that are not final yet", len(waiting))
         await self._durability.start()
+        # The first callers should not be told that no quorum is known because nobody has looked yet.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_PROBE_S):
+                await self.pool.probe_all()
         await self.pool.start()
         await self.follower.start()
         self._delivery.enqueue(waiting)

@@ -59,12 +59,9 @@ class Validator:
     last_error: str | None = None
     last_seen_at: float | None = None  # seconds since 1970
     probed: bool = False
+    reachable: bool = False  # the last probe or call got an answer that makes sense
     busy: int = 0  # calls under way
     recent: list[bool] = field(default_factory=list)  # of the last probes: answered or not
-
-    @property
-    def reachable(self) -> bool:
-        return self.status is not ValidatorStatus.UNREACHABLE
 
 
 class Pool:
@@ -215,6 +212,7 @@ class Pool:
         validator.latency_ms = (time.monotonic() - begin) * 1000
         validator.last_seen_at = self._now_s()
         _note(validator, True)
+        validator.reachable = True
         behind = self.best_height() - validator.height > LAG_HEIGHTS_MAX
         partly = validator.recent.count(False) * 4 >= FAILURES_KEPT
         slow = validator.latency_ms > SLOW_MS
@@ -235,7 +233,8 @@ class Pool:
     def _failed(self, validator: Validator, failure: RpcFailure) -> None:
         validator.last_error = str(failure)
         _note(validator, False)
-        # One that answers at all, if with an error, is not gone.
+        validator.reachable = False
+        # One that answers at all, if with an error, is not gone; it helps nobody either way.
         status = ValidatorStatus.DEGRADED if failure.status else ValidatorStatus.UNREACHABLE
         self._set(validator, status)
 

@@ -1,5 +1,6 @@
 """Routes of ballots: submit one, ask what became of it, read the tally."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.records import Ballot
 from gateway.service import Gateway
 from gateway.validators import NoValidator
 from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
+
+CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
 def routes() -> list[web.RouteDef]:
@@ -69,9 +72,11 @@ async def _election(gateway: Gateway, id_: int) -> Election | None:
     """The definition; None where no validator can say, and the journal takes the ballot unseen."""
     try:
         election = await gateway.elections.get(id_)
-        if election is None and await gateway.elections.ensure(id_):
+        if election is None and gateway.config.elections.auto_create:
+            async with asyncio.timeout(CREATE_S):
+                await gateway.elections.ensure(id_)
             election = await gateway.elections.get(id_)
-    except NoValidator:
+    except (NoValidator, TimeoutError):
         return None
     if election is None:
         if gateway.config.elections.auto_create:
