@@ -134,6 +134,28 @@ async def test_every_acknowledged_vote_is_in_each_log_exactly_once(cluster: Clus
     await asyncio.to_thread(check, cluster, voters)
 
 
+def test_what_only_the_journal_knows_survives_the_gateway(cluster: Cluster) -> None:
+    cluster.up()
+    election(cluster)
+    for number in (1, 2, 3):
+        cluster.verb("kill", f"validator-{number}")
+    numbers = list(range(200))
+    with httpx.Client(base_url=cluster.gateway_url, timeout=30, trust_env=False) as client:
+        for number in numbers:
+            answer = client.post("/api/votes/submit", json=Voters.ballot(number), headers={"prefer": "wait=0"})
+            assert answer.status_code == 202, answer.text
+    cluster.verb("kill", "gateway")
+    for name in ("gateway", "validator-1", "validator-2", "validator-3"):
+        cluster.verb("start", name)
+    wait_confirmed(cluster, numbers)
+    height = cluster.height(1)
+    until(lambda: min(map(cluster.height, (1, 2, 3))) >= height, 30, "all validators have the last ballot")
+    for validator in (1, 2, 3):
+        found = ballots_in_log(cluster, validator, ELECTION)
+        assert len(found) == len({nullifier for nullifier, *_ in found}) == len(numbers)
+        assert sorted(content[0] for *_, content in found) == sorted(number % OPTIONS for number in numbers)
+
+
 def check(cluster: Cluster, voters: Voters) -> None:
     """Compare what was acknowledged with every validator's log, blocks and tally."""
     numbers = sorted(voters.acknowledged)
