@@ -13,7 +13,7 @@ import httpx
 import orjson
 from aiohttp import web
 
-from gateway.config import GatewayConfig
+from gateway.config import ElectionsConfig, GatewayConfig, RpcConfig, ValidatorConfig
 from gateway.server import make_app
 from gateway.service import Gateway
 from node.rpc.server import RpcServer
@@ -66,9 +66,6 @@ class Front:
                 answer["result"]["address"] = self.address
             if self.tamper is not None and "result" in answer:
                 answer["result"] = self.tamper(call["method"], answer["result"])
-        if not self.alive:  # it died while it worked
-            assert request.transport is not None
-            request.transport.abort()
         return web.json_response(answers if isinstance(document, list) else answers[0])
 
 
@@ -130,12 +127,12 @@ class Network:
             journal=folder / "journal",
             spool=folder / "spool",
             state=folder / "verified.json",
-            validators=[
-                {"name": f"validator-{n}", "rpc_url": f"http://127.0.0.1:{front.port}"}
+            validators=tuple(
+                ValidatorConfig(name=f"validator-{n}", rpc_url=f"http://127.0.0.1:{front.port}")
                 for n, front in enumerate(self.fronts, 1)
-            ],
-            elections={"auto_create": True},
-            rpc={"probe_interval_ms": 50, "poll_ms": 300, "resend_ms": 150, "timeout_ms": 1500},
+            ),
+            elections=ElectionsConfig(auto_create=True),
+            rpc=RpcConfig(probe_interval_ms=50, poll_ms=300, resend_ms=150, timeout_ms=1500),
         )
 
     @contextlib.asynccontextmanager

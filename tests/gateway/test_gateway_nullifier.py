@@ -13,7 +13,7 @@ from node.chain.domain import Domain
 from tests.gateway.conftest import DOMAIN
 
 SECRET = bytes(range(32))
-ids = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=60)
+ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
 
 
 def key(election: int = 1, secret: bytes = SECRET, domain: Domain = DOMAIN) -> ElectionKey:
