@@ -26,7 +26,7 @@ def cast(node: LoneNode, election: int, *numbers: int) -> None:
 
 
 def create(node: LoneNode, election: int) -> None:
-    arguments = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
+    arguments: tuple[object, ...] = (election, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
     node.include(node.call_contract(GATEWAY_KEY, "Elections", "create", *arguments))
 
 
