@@ -56,7 +56,7 @@ class Chain:
 
     def sign(self, key: SigningKey, to: bytes, data: bytes = b"", *, ahead: int = 0, **fields: int) -> Transaction:
         """A transaction with the key's next nonce, or one `ahead` of it."""
-        values = {"nonce": self.state().nonce(key.address) + ahead, "gas_limit": 30_000_000, **fields}
+        values: dict[str, Any] = {"nonce": self.state().nonce(key.address) + ahead, "gas_limit": 30_000_000, **fields}
         return sign_transaction(key, chain_id=self.genesis.chain_id, to=to, data=data, **values)
 
     def build(self, transactions: Iterable[Transaction], miner: bytes = VALIDATORS[0]) -> Executed:
