@@ -24,7 +24,9 @@ bootnodes = {bootnodes}       # where peers are found at first
 peers_file = "peers.json"     # found peers, so that the bootnode may die
 
 [rpc]
-bind = {rpc_bind}             # JSON-RPC over HTTP, GET /health, GET /ready
+bind = {rpc_bind}             # JSON-RPC over HTTP and WebSocket, GET /health, GET /ready
+dev_accounts = {dev_accounts}         # sign for callers with the development mnemonic's accounts; on loopback only
+# [rpc.limits] holds what one caller may ask for at once; docs/RPC.md lists it
 
 [consensus]                   # the pace; no part of a block's validity
 block_interval_min_ms = {interval}    # least time between blocks when work waits
@@ -93,6 +95,7 @@ def _node(network: Network, process: Process) -> str:
         p2p_advertise=_text(f"{process.host}:{process.p2p_port}"),
         bootnodes=json.dumps([bootnode.url for bootnode in network.of_kind("bootnode")]),
         rpc_bind=_listen(process, process.port),
+        dev_accounts="true" if network.dev else "false",
         interval=network.block_interval_ms,
     )
 

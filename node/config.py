@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
+from node.rpc.limits import Limits
 
 
 class ConfigError(RuntimeError):
@@ -51,7 +52,15 @@ class P2PConfig(_Table):
 class RpcConfig(_Table):
     """`[rpc]`: the JSON-RPC server, which also answers GET /health and GET /ready."""
 
-    bind: Endpoint = Field(default="127.0.0.1:8001", description="Where to listen for JSON-RPC over HTTP.")
+    bind: Endpoint = Field(default="127.0.0.1:8001", description="Where to listen for HTTP and WebSocket.")
+    dev_accounts: bool = Field(
+        default=False,
+        description="Sign for callers with the development mnemonic's accounts; on loopback only.",
+    )
+    origins: list[str] = Field(
+        default_factory=list, description="Web pages, by origin, that may open a WebSocket here; others may not."
+    )
+    limits: Limits = Field(default_factory=Limits, description="How much one caller may ask for at once.")
 
 
 class ConsensusConfig(_Table):

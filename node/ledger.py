@@ -14,8 +14,10 @@ from node.chain.state import State
 from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate, sealers
 from node.consensus.evidence import Evidence
-from node.consensus.quorum import quorum
-from node.rpc.ports import Seal
+from node.consensus.messages import SignedStatement
+from node.consensus.quorum import proposer, quorum
+from node.rpc.ports import Equivocation, Seal
+from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
@@ -166,6 +168,30 @@ class Ledger:
     def quorum(self, height: int) -> int:
         """How many seals that height needs."""
         return quorum(len(self.validators(height)))
+
+    def proposer(self, height: int, round_: int) -> bytes:
+        """Whose turn it is at that height and round."""
+        return proposer(self.validators(height), height, round_)
+
+    def equivocations(self, first: int, last: int) -> list[Equivocation]:
+        """The evidence kept of first ≤ height ≤ last, in order, ready to be shown and checked."""
+
+        def shown(signed: SignedStatement) -> SignedView:
+            statement = signed.statement
+            digest = statement.digest(self.domain)
+            return SignedView(statement.block_hash, statement.prepared_round, digest, signed.signature)
+
+        return [
+            Equivocation(
+                validator=evidence.validator,
+                height=evidence.first.statement.height,
+                round=evidence.first.statement.round,
+                step=evidence.first.statement.kind.name,
+                first=shown(evidence.first),
+                second=shown(evidence.second),
+            )
+            for evidence in self._store.evidence(first, last)
+        ]
 
     def validators(self, height: int) -> tuple[bytes, ...]:
         """The sorted set that decides `height`."""

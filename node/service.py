@@ -29,7 +29,7 @@ from node.leveldb import DatabaseError, LevelDB
 from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
 from node.p2p.network import Network
-from node.rpc.ports import Syncing
+from node.rpc.ports import Syncing, Watcher
 from node.rpc.server import RpcServer
 from node.runtime import Runtime
 from node.version import VERSION
@@ -159,6 +159,7 @@ class Service:
         self._peer_transactions: asyncio.Queue[list[bytes]] = asyncio.Queue(PEER_TRANSACTIONS_MAX)
         self._to_announce: list[bytes] = []
         self._started_at_height = self.chain.head.number
+        self._watchers: set[Watcher] = set()
 
     # -- the process ---------------------------------------------------------------------------------------------
 
@@ -168,7 +169,10 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        server = RpcServer(self, bind=parse_endpoint(self._config.rpc.bind))
+        rpc = self._config.rpc
+        server = RpcServer(
+            self, parse_endpoint(rpc.bind), rpc.limits, origins=rpc.origins, dev_accounts=rpc.dev_accounts
+        )
         try:
             await self._network.start()
             await server.start()
@@ -232,6 +236,8 @@ class Service:
         )  # fmt: skip
         self._advanced.set()
         self._advanced = asyncio.Event()
+        for watcher in self._watchers:
+            watcher.head_advanced()
 
     def _on_evidence(self, evidence: Evidence) -> None:
         statement = evidence.first.statement
@@ -243,6 +249,8 @@ class Service:
 
     def _on_added(self, transactions: list[Transaction], from_client: bool) -> None:
         self._inbox.wake()
+        for watcher in self._watchers:
+            watcher.transactions_added(transactions)
         if not from_client:
             return  # whoever brought it in announced it to everyone
         if not self._to_announce:
@@ -283,6 +291,14 @@ class Service:
     def consensus(self) -> consensus.Status:
         """What the engine is doing."""
         return self._runtime.engine.status()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of new heads and waiting transactions from now on."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell it no more."""
+        self._watchers.discard(watcher)
 
     async def wait_for_height(self, height: int, timeout_s: float) -> bool:
         """Wait until `height` is final here."""

@@ -7,6 +7,7 @@ import msgpack
 
 from node.chain.block import Block, Header, decode_header
 from node.chain.errors import LedgerError
+from node.chain.execution import HEADER_BYTES_MAX
 from node.chain.outcome import Executed
 from node.chain.receipt import Receipt, decode_receipt
 from node.chain.transaction import decode_transaction
@@ -15,6 +16,7 @@ from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
 
 _HEAD = b"mhead"
 _GENESIS = b"mgenesis"
+_HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
 
 
 class Database(Protocol):
@@ -82,7 +84,12 @@ class Store:
     def header(self, height: int) -> Header | None:
         """The header at `height`."""
         value = self.database.get(_at(b"b", height))
-        return None if value is None else decode_header(_unpack(value)[0])
+        if value is None:
+            return None
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(value[:_HEADER_PREFIX_BYTES])  # the header stands first, and the transactions may be megabytes
+        unpacker.read_array_header()
+        return decode_header(unpacker.unpack())
 
     def block(self, height: int) -> Block | None:
         """The block at `height`, its senders as they were verified before it became final."""

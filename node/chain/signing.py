@@ -27,6 +27,11 @@ class SigningKey:
         return self._key.sign_recoverable(digest, hasher=None)
 
     @property
+    def public_key(self) -> bytes:
+        """The public key, compressed: 33 bytes."""
+        return self._key.public_key.format()
+
+    @property
     def secret(self) -> bytes:
         """The 32 bytes, for writing a key file and nothing else."""
         return self._key.secret

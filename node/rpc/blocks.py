@@ -1,6 +1,8 @@
 """Final blocks with what their views need (receipts, gas and first event log of each transaction), kept a while."""
 
+import asyncio
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -11,6 +13,8 @@ from node.rpc.jsonrpc import SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
 from node.rpc.params import BlockRef
 from node.rpc.ports import Chain
+
+INLINE_GAS_MAX = 500 * 21_000  # a block of more transactions than this gas can pay for is decoded in a thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,11 @@ class Blocks:
         self._limits = limits
         self._cache: OrderedDict[int, LoadedBlock] = OrderedDict()
         self._cached_bytes = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rpc-read")  # one: more would only fight the event loop
+
+    def close(self) -> None:
+        """Wait for the read that still runs."""
+        self._thread.shutdown()
 
     @property
     def head_height(self) -> int:
@@ -72,19 +81,27 @@ class Blocks:
             raise RpcError(SERVER_ERROR, "header for hash not found" if ref.hash else "header not found")
         return header
 
-    def load(self, height: int) -> LoadedBlock:
-        """The block at a final height. Raises LedgerError when the database lacks it."""
+    async def load(self, height: int) -> LoadedBlock:
+        """The block at a final height, decoded in a thread if it is large. Raises LedgerError if it is not kept."""
         loaded = self._cache.get(height)
         if loaded is not None:
             self._cache.move_to_end(height)
             return loaded
+        header = self.header(BlockRef(height=height))
+        if header is not None and header.gas_used <= INLINE_GAS_MAX:
+            loaded = self._read(height)
+        else:
+            loaded = await asyncio.get_running_loop().run_in_executor(self._thread, self._read, height)
+        if height not in self._cache:  # somebody else may have read it meanwhile
+            self._keep(height, loaded)
+        return loaded
+
+    def _read(self, height: int) -> LoadedBlock:
         block, receipts = self._chain.block(height), self._chain.receipts(height)
         if block is None or receipts is None or len(receipts) != len(block.transactions):
             raise LedgerError(f"block {height} is final, and the database lacks it or its receipts")
         counts = [len(receipt.event_logs) for receipt in receipts]
-        loaded = LoadedBlock(block, receipts, tuple(accumulate(counts[:-1], initial=0)) if counts else ())
-        self._keep(height, loaded)
-        return loaded
+        return LoadedBlock(block, receipts, tuple(accumulate(counts[:-1], initial=0)) if counts else ())
 
     def _keep(self, height: int, loaded: LoadedBlock) -> None:
         size = loaded.block.bytes_count

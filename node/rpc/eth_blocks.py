@@ -43,7 +43,7 @@ class BlockMethods:
         return await self._block(BlockRef(hash=block_hash), full)
 
     async def _block(self, ref: BlockRef, full: bool) -> View | None:
-        loaded = self._load(ref)
+        loaded = await self._load(ref)
         if loaded is None:
             return None
         block = loaded.block
@@ -70,19 +70,19 @@ class BlockMethods:
         return block_view(built.executed.block, []) | {"hash": None, "nonce": None, "miner": None}
 
     @rpc("eth_getBlockTransactionCountByNumber", _NUMBER, result=nullable(QUANTITY))
-    def transaction_count_by_number(self, ref: BlockRef) -> str | None:
+    async def transaction_count_by_number(self, ref: BlockRef) -> str | None:
         """How many transactions the block at a height has."""
-        return self._transaction_count(ref)
+        return await self._transaction_count(ref)
 
     @rpc("eth_getBlockTransactionCountByHash", _HASH, result=nullable(QUANTITY))
-    def transaction_count_by_hash(self, block_hash: bytes) -> str | None:
+    async def transaction_count_by_hash(self, block_hash: bytes) -> str | None:
         """How many transactions the block with this hash has."""
-        return self._transaction_count(BlockRef(hash=block_hash))
+        return await self._transaction_count(BlockRef(hash=block_hash))
 
-    def _transaction_count(self, ref: BlockRef) -> str | None:
+    async def _transaction_count(self, ref: BlockRef) -> str | None:
         if ref.tag == "pending":
             return quantity(0)
-        loaded = self._load(ref)
+        loaded = await self._load(ref)
         return None if loaded is None else quantity(len(loaded.block.transactions))
 
     @rpc("eth_getUncleCountByBlockNumber", _NUMBER, result=nullable(QUANTITY))
@@ -104,40 +104,40 @@ class BlockMethods:
         """An uncle of the block with this hash: always null."""
 
     @rpc("eth_getTransactionByHash", _TRANSACTION, result=nullable(TRANSACTION))
-    def transaction_by_hash(self, transaction_hash: bytes) -> View | None:
+    async def transaction_by_hash(self, transaction_hash: bytes) -> View | None:
         """The transaction with this hash, final or waiting in this node's mempool."""
         place = self._blocks.locate(transaction_hash)
         if place is not None:
-            return self._transaction(BlockRef(height=place[0]), place[1])
+            return await self._transaction(BlockRef(height=place[0]), place[1])
         waiting = self._node.mempool.get(transaction_hash)
         return None if waiting is None else transaction_view(waiting)
 
     @rpc("eth_getTransactionByBlockHashAndIndex", _HASH, _INDEX, result=nullable(TRANSACTION))
-    def transaction_by_block_hash(self, block_hash: bytes, index: int) -> View | None:
+    async def transaction_by_block_hash(self, block_hash: bytes, index: int) -> View | None:
         """The transaction at a position of the block with this hash."""
-        return self._transaction(BlockRef(hash=block_hash), index)
+        return await self._transaction(BlockRef(hash=block_hash), index)
 
     @rpc("eth_getTransactionByBlockNumberAndIndex", _NUMBER, _INDEX, result=nullable(TRANSACTION))
-    def transaction_by_block_number(self, ref: BlockRef, index: int) -> View | None:
+    async def transaction_by_block_number(self, ref: BlockRef, index: int) -> View | None:
         """The transaction at a position of the block at a height."""
-        return None if ref.tag == "pending" else self._transaction(ref, index)
+        return None if ref.tag == "pending" else await self._transaction(ref, index)
 
-    def _transaction(self, ref: BlockRef, index: int) -> View | None:
-        loaded = self._load(ref)
+    async def _transaction(self, ref: BlockRef, index: int) -> View | None:
+        loaded = await self._load(ref)
         if loaded is None or index >= len(loaded.block.transactions):
             return None
         return transaction_view(loaded.block.transactions[index], loaded.block.header, index)
 
     @rpc("eth_getTransactionReceipt", _TRANSACTION, result=nullable(RECEIPT))
-    def receipt(self, transaction_hash: bytes) -> View | None:
+    async def receipt(self, transaction_hash: bytes) -> View | None:
         """The receipt of a final transaction."""
         place = self._blocks.locate(transaction_hash)
-        return None if place is None else receipt_view(self._blocks.load(place[0]), place[1])
+        return None if place is None else receipt_view(await self._blocks.load(place[0]), place[1])
 
     @rpc("eth_getBlockReceipts", Param("block", BLOCK, "The block."), result=nullable(list_of(RECEIPT)))
     async def block_receipts(self, ref: BlockRef) -> list[View] | None:
         """The receipts of all transactions of a block."""
-        loaded = self._load(ref)
+        loaded = await self._load(ref)
         if loaded is None:
             return None
         pace = Pace()
@@ -147,6 +147,6 @@ class BlockMethods:
             await pace.breathe()
         return views
 
-    def _load(self, ref: BlockRef) -> LoadedBlock | None:
+    async def _load(self, ref: BlockRef) -> LoadedBlock | None:
         height = self._blocks.height_of(ref)
-        return None if height is None else self._blocks.load(height)
+        return None if height is None else await self._blocks.load(height)

@@ -12,6 +12,7 @@ from node.rpc.hexes import data, quantity
 from node.rpc.jsonrpc import REVERTED, SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Kind, Param, optional, rpc
+from node.rpc.pacing import Pace
 from node.rpc.params import (
     ADDRESS,
     BLOCK,
@@ -176,7 +177,7 @@ class StateMethods:
         optional("rewardPercentiles", PERCENTILES, "Percentiles of the tips paid, by gas used."),
         result=_FEES,
     )
-    def fee_history(self, count: int, newest: BlockRef, percentiles: list[float] | None) -> View:
+    async def fee_history(self, count: int, newest: BlockRef, percentiles: list[float] | None) -> View:
         """Base fees, shares of the gas limit used, and tips of a range of blocks."""
         last = self._blocks.height_of(newest)
         if last is None:
@@ -192,12 +193,16 @@ class StateMethods:
             "gasUsedRatio": [header.gas_used / header.gas_limit for header in headers],
         }
         if percentiles is not None:
-            history["reward"] = [self._rewards(height, percentiles) for height in range(first, last + 1)]
+            pace = Pace()
+            history["reward"] = rewards = []
+            for height in range(first, last + 1):
+                rewards.append(await self._rewards(height, percentiles))
+                await pace.breathe()
         return history
 
-    def _rewards(self, height: int, percentiles: list[float]) -> list[str]:
+    async def _rewards(self, height: int, percentiles: list[float]) -> list[str]:
         """The tip at each percentile of the block's gas, cheapest first."""
-        loaded = self._blocks.load(height)
+        loaded = await self._blocks.load(height)
         header = loaded.block.header
         tips = sorted(
             (transaction.effective_tip(header.base_fee_per_gas), loaded.gas_used(index))

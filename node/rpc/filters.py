@@ -89,7 +89,9 @@ class LogMethods:
         try:
             if filter_.query is not None:
                 return await self._log_changes(filter_, filter_.query)
-            return self._transaction_changes(filter_) if filter_.follows_transactions else self._block_changes(filter_)
+            if filter_.follows_transactions:
+                return await self._transaction_changes(filter_)
+            return self._block_changes(filter_)
         finally:
             filter_.is_busy = False
 
@@ -118,12 +120,12 @@ class LogMethods:
                 hashes.append(data(header.hash))
         return hashes
 
-    def _transaction_changes(self, filter_: Filter) -> list[str]:
+    async def _transaction_changes(self, filter_: Filter) -> list[str]:
         """Those that wait now, and those that came and became final between two polls; each once."""
         waiting = self._waiting()
         fresh = dict.fromkeys(waiting - filter_.seen)
         for height in self._unseen(filter_, self._limits.cached_blocks_max):
-            for transaction in self._blocks.load(height).block.transactions:
+            for transaction in (await self._blocks.load(height)).block.transactions:
                 if transaction.hash not in filter_.seen:
                     fresh[transaction.hash] = None
         filter_.seen = waiting

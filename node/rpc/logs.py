@@ -76,7 +76,7 @@ class LogSearch:
         span = range(first, min(last + 1, first + self._limits.log_blocks_max))
         found, next_height = await self._scan(matcher, span)
         if next_height == first < span.stop:  # one block alone is above the limit; its logs must come at once
-            found, next_height = matcher.select(self._blocks.load(first)), first + 1
+            found, next_height = matcher.select(await self._blocks.load(first)), first + 1
         return found, next_height
 
     async def _scan(self, matcher: LogMatcher, span: range) -> tuple[list[View], int]:
@@ -86,7 +86,7 @@ class LogSearch:
         for height in span:
             header = self._blocks.header(BlockRef(height=height))
             if header is not None and matcher.may_match(header):
-                selected = matcher.select(self._blocks.load(height))
+                selected = matcher.select(await self._blocks.load(height))
                 if len(found) + len(selected) > self._limits.logs_max:
                     return found, height
                 found += selected

@@ -142,7 +142,8 @@ def _percentiles(value: object) -> list[float]:
     return [float(item) for item in values]
 
 
-def _field(value: dict[str, Any], name: str, parse: Callable[[object], Any], default: Any) -> Any:
+def read_field(value: dict[str, Any], name: str, parse: Callable[[object], Any], default: Any) -> Any:
+    """A field of an object, read; `default` where it is absent or null. Raises BadValue that names the field."""
     found = value.get(name)
     if found is None:
         return default
@@ -155,27 +156,27 @@ def _field(value: dict[str, Any], name: str, parse: Callable[[object], Any], def
 def _call(value: object) -> CallRequest:
     if not isinstance(value, dict):
         raise BadValue(f"expected a transaction object, not {shown(value)}")
-    data = _field(value, "data", _data(), None)
-    input_ = _field(value, "input", _data(), data)
+    data = read_field(value, "data", _data(), None)
+    input_ = read_field(value, "input", _data(), data)
     if data is not None and data != input_:
         raise BadValue(
             'both "data" and "input" are set and not equal. Please use "input" to pass transaction call data'
         )
-    price = _field(value, "gasPrice", _quantity(256), None)
-    fee_cap = _field(value, "maxFeePerGas", _quantity(256), None)
-    tip = _field(value, "maxPriorityFeePerGas", _quantity(256), 0)
+    price = read_field(value, "gasPrice", _quantity(256), None)
+    fee_cap = read_field(value, "maxFeePerGas", _quantity(256), None)
+    tip = read_field(value, "maxPriorityFeePerGas", _quantity(256), 0)
     if price is not None and fee_cap is not None:
         raise BadValue("both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified")
     if fee_cap is not None and fee_cap < tip:
         raise BadValue(f"maxFeePerGas ({fee_cap}) < maxPriorityFeePerGas ({tip})")
     return CallRequest(
-        sender=_field(value, "from", _data(20), bytes(20)),
-        to=_field(value, "to", _data(20), b""),
+        sender=read_field(value, "from", _data(20), bytes(20)),
+        to=read_field(value, "to", _data(20), b""),
         data=input_ or b"",
-        value=_field(value, "value", _quantity(256), 0),
-        gas=_field(value, "gas", _quantity(64), None),
+        value=read_field(value, "value", _quantity(256), 0),
+        gas=read_field(value, "gas", _quantity(64), None),
         gas_price=price or fee_cap or 0,
-        access_list=tuple(_field(value, "accessList", _list(_access, 1_024), [])),
+        access_list=tuple(read_field(value, "accessList", _list(_access, 1_024), [])),
     )
 
 
@@ -187,24 +188,24 @@ def _overrides(value: object) -> None:
 def _access(value: object) -> tuple[bytes, tuple[bytes, ...]]:
     if not isinstance(value, dict):
         raise BadValue(f"expected an access list entry, not {shown(value)}")
-    address = _field(value, "address", _data(20), None)
+    address = read_field(value, "address", _data(20), None)
     if address is None:
         raise BadValue("an access list entry needs field 'address'")
-    return address, tuple(_field(value, "storageKeys", _list(_data(32), 1_024), []))
+    return address, tuple(read_field(value, "storageKeys", _list(_data(32), 1_024), []))
 
 
 def _log_query(value: object) -> LogQuery:
     if not isinstance(value, dict):
         raise BadValue(f"expected a filter object, not {shown(value)}")
-    block_hash = _field(value, "blockHash", _data(32), None)
-    first = _field(value, "fromBlock", _block_number, None)
-    last = _field(value, "toBlock", _block_number, None)
+    block_hash = read_field(value, "blockHash", _data(32), None)
+    first = read_field(value, "fromBlock", _block_number, None)
+    last = read_field(value, "toBlock", _block_number, None)
     if block_hash is not None:
         if first is not None or last is not None:
             raise BadValue("cannot specify both BlockHash and FromBlock/ToBlock, choose one or the other")
         first = last = BlockRef(hash=block_hash)
-    topics = _field(value, "topics", _list(_one_or_more(_data(32)), TOPICS_MAX), [])
-    addresses = _field(value, "address", _one_or_more(_data(20)), frozenset())
+    topics = read_field(value, "topics", _list(_one_or_more(_data(32)), TOPICS_MAX), [])
+    addresses = read_field(value, "address", _one_or_more(_data(20)), frozenset())
     return LogQuery(first or LATEST, last or LATEST, addresses, tuple(topics))
 
 

@@ -14,6 +14,7 @@ from node.chain.errors import InvalidTransaction
 from node.chain.genesis import Genesis
 from node.chain.mempool import Mempool
 from node.chain.receipt import Receipt
+from node.chain.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,62 @@ class Peer(Protocol):
 
 
 class ConsensusStatus(Protocol):
-    """Where this node's consensus stands: the height being decided and its round."""
+    """Where this node's consensus stands: the height being decided, its round and step; times are monotonic."""
 
     @property
     def height(self) -> int: ...
     @property
     def round(self) -> int: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def proposer(self) -> bytes: ...
+    @property
+    def validators(self) -> tuple[bytes, ...]: ...
+    @property
+    def prepared_round(self) -> int | None: ...
+    @property
+    def signs(self) -> bool: ...
+    @property
+    def guard_lost(self) -> bool: ...
+    @property
+    def guard_floor(self) -> int: ...
+    @property
+    def heard_ms(self) -> dict[bytes, int]: ...
+    @property
+    def deadline_ms(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One of two contradicting statements: what was signed, its digest (32 bytes) and the signature (65 bytes)."""
+
+    block_hash: bytes | None
+    prepared_round: int | None
+    digest: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocation:
+    """Two different statements that one validator signed at one height, round and step."""
+
+    validator: bytes
+    height: int
+    round: int
+    step: str
+    first: Statement
+    second: Statement
+
+
+class Watcher(Protocol):
+    """Who is told at once what happens on the node; must be quick, and raise nothing."""
+
+    def head_advanced(self) -> None:
+        """A block has become final, and is shown from now on."""
+
+    def transactions_added(self, transactions: Sequence[Transaction]) -> None:
+        """These have entered the mempool."""
 
 
 class Chain(Protocol):
@@ -106,6 +157,12 @@ class Chain(Protocol):
     def quorum(self, height: int) -> int:
         """How many seals that height needs."""
 
+    def proposer(self, height: int, round_: int) -> bytes:
+        """Whose turn it is at that height (up to head + 1) and round."""
+
+    def equivocations(self, first: int, last: int) -> list[Equivocation]:
+        """The evidence kept of first ≤ height ≤ last, in order."""
+
     def get(self, key: bytes) -> bytes | None:
         """The database, as the `Reader` that `node.chain.state.State` takes."""
 
@@ -132,7 +189,14 @@ class NodePort(Protocol):
     def syncing(self) -> Syncing | None:
         """None when this node is at the highest height that it knows of."""
 
-    def consensus(self) -> ConsensusStatus: ...
+    def consensus(self) -> ConsensusStatus:
+        """What the engine is doing; its times are `time.monotonic` in milliseconds."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` from now on."""
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell it no more; harmless when it was not told."""
 
     async def wait_for_height(self, height: int, timeout_s: float) -> bool:
         """Wait until `height` is final here; False when the time is over first."""

@@ -10,7 +10,7 @@ from node.rpc.ports import NodePort
 
 
 class TransactionMethods:
-    """Sending transactions. The node signs nothing for anybody."""
+    """Sending transactions that their senders have signed."""
 
     def __init__(self, node: NodePort) -> None:
         self._node = node

@@ -22,7 +22,7 @@ async def node() -> LoneNode:
 
 @pytest.fixture
 async def server_url(node: LoneNode, limits: Limits) -> AsyncIterator[str]:
-    server = RpcServer(node, ("127.0.0.1", 0), limits)
+    server = RpcServer(node, ("127.0.0.1", 0), limits, dev_accounts=True)
     host, port = await server.start()
     yield f"http://{host}:{port}"
     await server.stop()

@@ -5,6 +5,7 @@ What it leaves out is agreement and peers: `mine` makes the next block final at 
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,8 @@ from node.consensus.certificate import Certificate, seal_digest
 from node.consensus.quorum import proposer, quorum
 from node.intake import Intake
 from node.ledger import Ledger
-from node.rpc.ports import Syncing
+from node.rpc.dev_accounts import MNEMONIC, derive
+from node.rpc.ports import Syncing, Watcher
 
 CHAIN_ID = 7770
 ETHER = 10**18
@@ -31,6 +33,7 @@ VALIDATOR_KEYS = sorted((SigningKey(bytes([7] * 31 + [n])) for n in (1, 2, 3)), 
 GATEWAY_KEY = SigningKey(bytes([8] * 32))
 ALICE = SigningKey(bytes([9] * 32))
 BOB = SigningKey(bytes([10] * 32))
+DEV_KEYS = derive(MNEMONIC, 3)
 ABIS = {contract.name: contract.abi for contract in CONTRACTS.values()}
 ADDRESSES = {contract.name: address for address, contract in CONTRACTS.items()}
 
@@ -63,6 +66,15 @@ class FakePeer:
 class FakeConsensus:
     height: int
     round: int
+    step: str
+    proposer: bytes
+    validators: tuple[bytes, ...]
+    heard_ms: dict[bytes, int]
+    prepared_round: int | None = None
+    signs: bool = True
+    guard_lost: bool = False
+    guard_floor: int = 0
+    deadline_ms: int | None = None
 
 
 class LoneNode:
@@ -79,7 +91,7 @@ class LoneNode:
             timestamp=1_700_000_000,
             validators=tuple(key.address for key in VALIDATOR_KEYS),
             gateways=(GATEWAY_KEY.address,),
-            alloc={key.address: 1_000 * ETHER for key in (ALICE, BOB, GATEWAY_KEY)},
+            alloc={key.address: 1_000 * ETHER for key in (ALICE, BOB, GATEWAY_KEY, *DEV_KEYS)},
         )
         self.chain = Ledger(self.database, genesis)
         self.mempool = Mempool(MempoolLimits(), chain_id=CHAIN_ID, gas_max=usable_gas(genesis.gas_limit))
@@ -89,8 +101,9 @@ class LoneNode:
         self.readiness = (True, "alone")
         self.polled = asyncio.Event()  # somebody has begun to wait for a height
         self._advanced = asyncio.Event()
-        self._intake = Intake(self.chain, self.mempool, self._recover, lambda _added, _from_client: None)
+        self._intake = Intake(self.chain, self.mempool, self._recover, self._added)
         self._nonces: dict[bytes, int] = {}
+        self.watchers: set[Watcher] = set()
 
     async def _recover(self, transactions: Sequence[Transaction]) -> None:
         for transaction in transactions:
@@ -115,7 +128,19 @@ class LoneNode:
         return self.progress
 
     def consensus(self) -> FakeConsensus:
-        return FakeConsensus(self.chain.head.number + 1, 3)
+        height = self.chain.head.number + 1
+        heard = {VALIDATOR_KEYS[1].address: time.monotonic_ns() // 1_000_000 - 250}
+        return FakeConsensus(height, 3, "waiting", self.chain.proposer(height, 3), self.chain.next_validators, heard)
+
+    def watch(self, watcher: Watcher) -> None:
+        self.watchers.add(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        self.watchers.discard(watcher)
+
+    def _added(self, transactions: list[Transaction], _from_client: bool) -> None:
+        for watcher in self.watchers:
+            watcher.transactions_added(transactions)
 
     async def wait_for_height(self, height: int, timeout_s: float) -> bool:
         self.polled.set()
@@ -154,6 +179,8 @@ class LoneNode:
         self.mempool.finalised(executed.block.transactions, state.nonce)
         self._advanced.set()
         self._advanced = asyncio.Event()
+        for watcher in self.watchers:
+            watcher.head_advanced()
         return executed
 
     def sign(self, key: SigningKey, to: bytes, data: bytes = b"", **fields: Any) -> Transaction:

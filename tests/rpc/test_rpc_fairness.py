@@ -37,17 +37,14 @@ async def test_the_cache_of_blocks_is_bounded_in_number_and_bytes(node: LoneNode
         node.include(node.sign(ALICE, BOB.address, bytes(1_000)))
     size = node.chain.block(1).bytes_count  # type: ignore[union-attr]
     blocks = Blocks(node.chain, Limits(cached_blocks_max=3, cached_bytes_max=10 * size))
-    first = blocks.load(1)
-    assert blocks.load(1) is first
+    first = await blocks.load(1)
+    assert await blocks.load(1) is first
     for height in (2, 3, 4):
-        blocks.load(height)
-    assert blocks.load(1) is not first
+        await blocks.load(height)
+    assert await blocks.load(1) is not first
     small = Blocks(node.chain, Limits(cached_blocks_max=100, cached_bytes_max=2 * size + size // 2))
-    kept = [small.load(height) for height in (1, 2, 3)]
-    assert [small.load(height) is loaded for height, loaded in ((3, kept[2]), (2, kept[1]), (1, kept[0]))] == [
-        True,
-        True,
-        False,
-    ]
+    kept = [await small.load(height) for height in (1, 2, 3)]
+    pairs = ((3, kept[2]), (2, kept[1]), (1, kept[0]))
+    assert [await small.load(height) is loaded for height, loaded in pairs] == [True, True, False]
     none = Blocks(node.chain, Limits(cached_bytes_max=size - 1))
-    assert none.load(1) is not none.load(1)
+    assert await none.load(1) is not await none.load(1)
