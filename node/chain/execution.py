@@ -84,19 +84,23 @@ def apply_block(
     genesis: Genesis,
     domain: Domain,
     validators: Sequence[bytes],
+    override: Sequence[bytes] | None = None,
 ) -> Executed:
     """Execute a block on its parent, the head of what `reader` holds, and check everything but its certificate.
 
     `validators` decide this height. Which of them may propose it depends on the certificate's round, and is for
-    consensus to check. Raises InvalidBlock; InvalidTransaction never leaves this function.
+    consensus to check. `override` names the same set where the parent does not: then the block puts it in place, and
+    must be empty. Raises InvalidBlock; InvalidTransaction never leaves this function.
     """
     header = block.header
     check_header(parent, header, validators)
+    if override is not None and block.transactions:
+        raise InvalidBlock(f"block {header.number}: has transactions, expected none where an override is put in place")
     if block.bytes_count > genesis.block_bytes_max:
         raise InvalidBlock(
             f"block {header.number}: {block.bytes_count} bytes, expected at most {genesis.block_bytes_max}"
         )
-    run = _start(reader, parent, header.timestamp, header.miner, domain)
+    run = _start(reader, parent, header.timestamp, header.miner, domain, override)
     for position, transaction in enumerate(block.transactions):
         try:
             run_transaction(run, transaction)
@@ -120,13 +124,16 @@ def build_block(
     timestamp: int,
     genesis: Genesis,
     domain: Domain,
+    override: Sequence[bytes] | None = None,
 ) -> Built:
     """Build a block of those of `transactions` that can follow each other on `parent`, the head of `reader`, and fit.
 
     `timestamp` is in seconds; the parent's is taken where that is later. Signatures that are not recovered yet are
-    recovered here.
+    recovered here. With `override`, as in `apply_block`, the block is empty and nothing is dropped.
     """
-    run = _start(reader, parent, max(timestamp, parent.timestamp), miner, domain)
+    run = _start(reader, parent, max(timestamp, parent.timestamp), miner, domain, override)
+    if override is not None:
+        transactions = ()
     taken: list[Transaction] = []
     dropped: list[tuple[Transaction, InvalidTransaction]] = []
     bytes_left = genesis.block_bytes_max - HEADER_BYTES_MAX
@@ -228,8 +235,11 @@ def _simulate(
     return CallResult(outcome.succeeded, outcome.output, outcome.gas_used)
 
 
-def _start(reader: Reader, parent: Header, timestamp: int, miner: bytes, domain: Domain) -> BlockRun:
+def _start(
+    reader: Reader, parent: Header, timestamp: int, miner: bytes, domain: Domain, override: Sequence[bytes] | None
+) -> BlockRun:
     context = BlockContext(State(reader, parent.state_root), parent.number + 1, timestamp, domain)
+    registry.begin_block(context, override)
     return BlockRun(context, miner, usable_gas(parent.gas_limit))
 
 

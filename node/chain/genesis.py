@@ -12,6 +12,7 @@ from merkle.patricia import EMPTY_ROOT
 from node.chain.block import Block, Header
 from node.chain.contracts import anchors, registry
 from node.chain.contracts import validators as validators_contract
+from node.chain.contracts.members import GATEWAYS_MAX, VALIDATORS_MAX
 from node.chain.domain import Domain
 from node.chain.outcome import Executed
 from node.chain.receipt import EMPTY_BLOOM
@@ -23,8 +24,6 @@ GAS_LIMIT_MIN = 100_000_000  # half of it, which a block may use, covers the lar
 BLOCK_BYTES_MAX = 8 * 1024 * 1024
 BLOCK_BYTES_MAX_RANGE = (TRANSACTION_BYTES_MAX + 4096, 64 * 1024 * 1024)
 CHAIN_ID_MAX = (1 << 53) - 1  # what JavaScript's numbers hold
-VALIDATORS_MAX = 100
-GATEWAYS_MAX = 64
 ALLOC_MAX = 100_000
 NAME_CHARS_MAX = 64
 _UINT64_MAX = (1 << 64) - 1

@@ -45,6 +45,7 @@ class Chain:
         self.blocks: list[Block] = [first.block]
         self.receipts: list[tuple[Receipt, ...]] = [()]
         self.now = genesis.timestamp
+        self.validators = genesis.validators  # who decide the next height
         self.dropped: list[tuple[Transaction, InvalidTransaction]] = []
 
     @property
@@ -59,13 +60,13 @@ class Chain:
         values: dict[str, Any] = {"nonce": self.state().nonce(key.address) + ahead, "gas_limit": 30_000_000, **fields}
         return sign_transaction(key, chain_id=self.genesis.chain_id, to=to, data=data, **values)
 
-    def build(self, transactions: Iterable[Transaction], miner: bytes = VALIDATORS[0]) -> Executed:
-        """A block on the head, not taken yet."""
+    def build(self, transactions: Iterable[Transaction], miner: bytes | None = None) -> Executed:
+        """A block on the head, not taken yet; the first validator proposes it if nobody else is named."""
         built = build_block(
             self.database,
             self.head,
             transactions,
-            miner=miner,
+            miner=miner or self.validators[0],
             timestamp=self.now,
             genesis=self.genesis,
             domain=self.domain,
@@ -81,7 +82,7 @@ class Chain:
             block,
             genesis=self.genesis,
             domain=self.domain,
-            validators=self.genesis.validators,
+            validators=self.validators,
         )
 
     def take(self, transactions: Iterable[Transaction] = ()) -> tuple[Receipt, ...]:
@@ -90,6 +91,7 @@ class Chain:
         checked = self.check(built.block)
         assert checked == built
         self.database.update(checked.writes)
+        self.validators = checked.next_validators
         self.blocks.append(checked.block)
         self.receipts.append(checked.receipts)
         return checked.receipts

@@ -254,7 +254,7 @@ def _may_create(state: State, sender: bytes) -> bool:
     return (
         validators.is_gateway(state, sender)
         or validators.anyone_creates_elections(state)
-        or sender in validators.current_validators(state)
+        or validators.is_validator(state, sender)
     )
 
 
