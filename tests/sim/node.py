@@ -5,7 +5,7 @@ from random import Random
 from typing import Any, Protocol
 
 from node import payloads
-from node.chain.errors import InvalidTransaction, PeerError
+from node.chain.errors import InvalidSignature, InvalidTransaction, PeerError
 from node.chain.mempool import MempoolLimits
 from node.chain.outcome import Executed
 from node.chain.signing import SigningKey
@@ -15,7 +15,8 @@ from node.consensus.certificate import Certificate
 from node.consensus.codec import decode_message
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardCorrupt, GuardState, create_records, replay
-from node.consensus.messages import Recover
+from node.consensus.messages import Kind as Step
+from node.consensus.messages import Recover, SignedStatement
 from node.inbox import WOKEN, Inbox, InboxFull
 from node.ledger import Ledger
 from node.p2p.events import PeerEvent, Received
@@ -281,24 +282,28 @@ class Process:
 
     def _watch(self, kind: Kind, payload: bytes) -> None:
         """See what leaves this node before it does."""
-        if not self.machine.honest:
-            return
         database = self.machine.platter.database
-        if kind is Kind.STATUS:
+        if kind is Kind.STATUS and self.machine.honest:
             height, _ = payloads.unpack_status(payload)
             if height > database.head_height:
                 raise Violation("durable before shown", f"{self.machine.name} tells of {height} before it is synced")
         elif kind is Kind.CONSENSUS:
             self._world.overhear(payload)
-            message = decode_message(payload)
-            signer = message.signed.signer(self._world.foundation.domain, self._world.recover)
-            if signer == self.address and signer not in self._world.referee.faulty:
-                noted = self._noted_state()
-                statement = message.statement
-                is_noted = noted.covers(statement) or noted.has_signed(statement)
-                self._world.referee.signed(
-                    self.machine.name, signer, statement, database.head_height, is_noted=is_noted
-                )
+            self._watch_statement(decode_message(payload).signed)
+
+    def _watch_statement(self, signed: SignedStatement) -> None:
+        referee, statement = self._world.referee, signed.statement
+        try:
+            signer = signed.signer(self._world.foundation.domain, self._world.recover)
+        except InvalidSignature:
+            return  # a liar's
+        if statement.kind is Step.PROPOSAL:
+            referee.proposed(signer, statement)
+        if self.machine.honest and signer == self.address and signer not in referee.faulty:
+            noted = self._noted_state()
+            is_noted = noted.covers(statement) or noted.has_signed(statement)
+            durable_height = self.machine.platter.database.head_height
+            referee.signed(self.machine.name, signer, statement, durable_height, is_noted=is_noted)
 
     def _noted_state(self) -> GuardState:
         """The guard's state as a restart would find it now."""

@@ -50,6 +50,7 @@ class Referee:
         self.faulty: set[bytes] = set()  # validators from whom anything must be expected
         self._promises: dict[bytes, dict[int, Promise]] = {}
         self._transactions: set[bytes] = set()
+        self._proposed: set[tuple[int, int, bytes | None]] = set()  # (height, round, block) said by whose turn it was
 
     @property
     def height(self) -> int:
@@ -128,6 +129,11 @@ class Referee:
 
     # -- signatures ----------------------------------------------------------------------------------------------
 
+    def proposed(self, signer: bytes, statement: Statement) -> None:
+        """A PROPOSAL leaves some node, honest or not."""
+        if self.validators[(statement.height + statement.round) % len(self.validators)] == signer:
+            self._proposed.add((statement.height, statement.round, statement.block_hash))
+
     def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
         """A statement of an honest validator leaves its node. `is_noted`: its guard on disk knows of it."""
         if not is_noted:
@@ -150,6 +156,8 @@ class Referee:
             raise Violation("guard: nothing below a ROUND-CHANGE", f"{name} signs {statement} after {promise.round}")
         elif statement.kind is Kind.COMMIT:
             promise.committed = statement
+        elif (statement.height, statement.round, statement.block_hash) not in self._proposed:
+            raise Violation("proposers", f"{name} signs {statement}, which the proposer did not propose")
 
     @staticmethod
     def _carries(name: str, change: Statement, promise: Promise) -> None:
