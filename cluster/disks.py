@@ -1,0 +1,155 @@
+"""Reads what a stopped validator keeps in its LevelDB, proves it from the blocks alone, and hands it to the checker."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.history import Ballot, Disk
+from merkle import log
+from node.chain.block import Block, Header
+from node.chain.contracts import ballots, flatlog
+from node.chain.contracts.addresses import ELECTIONS
+from node.chain.contracts.elections import ABI, log_slots, read_election
+from node.chain.errors import LedgerError, PeerError
+from node.chain.genesis import Genesis, build_genesis, domain_of
+from node.chain.receipt import Receipt
+from node.chain.state import State
+from node.consensus.certificate import verify_certificate
+from node.leveldb import DatabaseError, LevelDB
+from node.store import Store
+
+_CAST = ABI.functions["cast"].id
+_CAST_BATCH = ABI.functions["castBatch"].id
+_FAULTS_MAX = 20
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One pass over the chain: what was found so far."""
+
+    store: Store
+    genesis: Genesis
+    election: int
+    hashes: list[bytes] = field(default_factory=list)
+    ballots: list[Ballot] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def fault(self, text: str) -> None:
+        if len(self.faults) < _FAULTS_MAX:
+            self.faults.append(text)
+
+
+def read_disk(name: str, folder: Path, genesis: Genesis, election: int) -> Disk:
+    """The chain in the LevelDB `folder` of the validator `name`, which must not run, and the ballots of one election.
+
+    Every certificate, every link from block to block and the log's root are checked on the way; what is wrong with
+    them stands in the answer's `faults`.
+    """
+    try:
+        database = LevelDB(folder)
+    except DatabaseError as error:
+        return Disk(name, (), (), (), (str(error),))
+    try:
+        return _read(name, _Reading(Store(database), genesis, election))
+    except (LedgerError, PeerError) as error:
+        return Disk(name, (), (), (), (f"the chain cannot be read: {error}",))
+    finally:
+        database.close()
+
+
+def _read(name: str, reading: _Reading) -> Disk:
+    store = reading.store
+    parent: Header | None = None
+    for height in range(store.head_height() + 1):
+        block, receipts = store.block(height), store.receipts(height)
+        if block is None or receipts is None:
+            reading.fault(f"block {height} is missing below the head")
+            break
+        _check_block(reading, block, parent)
+        _take_ballots(reading, block, receipts)
+        reading.hashes.append(block.hash)
+        parent = block.header
+    counts = _check_log(reading, parent) if parent is not None else ()
+    return Disk(name, tuple(reading.hashes), tuple(reading.ballots), counts, tuple(reading.faults))
+
+
+def _check_block(reading: _Reading, block: Block, parent: Header | None) -> None:
+    """Its place in the chain, its indexes and its certificate."""
+    height, store = block.number, reading.store
+    if store.height_of(block.hash) != height:
+        reading.fault(f"block {height} is not found by its hash")
+    if parent is None:
+        if block.hash != build_genesis(reading.genesis).block.hash:
+            reading.fault("block 0 is another network's")
+        return
+    if block.header.parent_hash != parent.hash or height != parent.number + 1:
+        reading.fault(f"block {height} does not follow block {parent.number}")
+    certificate = store.certificate(height)
+    if certificate is None:
+        reading.fault(f"block {height} has no certificate")
+        return
+    try:
+        verify_certificate(certificate, block.header, store.validators(height), domain_of(reading.genesis))
+    except PeerError as error:
+        reading.fault(f"block {height}: {error}")
+
+
+def _take_ballots(reading: _Reading, block: Block, receipts: tuple[Receipt, ...]) -> None:
+    """The accepted ballots of a block, from calldata and the outcomes in the event; the log is not looked at."""
+    for index, (transaction, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
+        if reading.store.locate(transaction.hash) != (block.number, index):
+            reading.fault(f"transaction 0x{transaction.hash.hex()} of block {block.number} is not found by its hash")
+        if transaction.to != ELECTIONS or not receipt.succeeded:
+            continue
+        data = transaction.data
+        if data[:4] not in (_CAST, _CAST_BATCH) or int.from_bytes(data[4:36], "big") != reading.election:
+            continue
+        records = _records(data)
+        decoded = ABI.decode_event(receipt.event_logs[0]) if receipt.event_logs else None
+        if decoded is None or decoded[0] != "BallotsCast" or len(decoded[1][3]) != len(records):
+            reading.fault(f"block {block.number}: a cast without a fitting BallotsCast event")
+            continue
+        _, first, count, outcomes = decoded[1]
+        accepted = [record for record, outcome in zip(records, outcomes, strict=True) if outcome == 0]
+        if (first, count) != (len(reading.ballots), len(accepted)):
+            reading.fault(f"block {block.number}: {count} ballots from index {first}, expected {len(reading.ballots)}")
+        for nullifier, record_id, content in accepted:
+            reading.ballots.append(Ballot(nullifier, record_id, content, block.number, transaction.hash))
+
+
+def _records(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Nullifier, record id and content of each record in the calldata of `cast` or `castBatch`."""
+    if data[:4] == _CAST:
+        begin, end = ABI.tail_bytes(data, 5)
+        return [(data[36:68], data[68:100], data[begin:end])]
+    begin, end = ABI.tail_bytes(data, 2)
+    packed = data[begin:end]
+    head = ballots.RECORD_HEAD_BYTES
+    return [
+        (packed[start : start + 32], packed[start + 32 : start + 64], packed[start + head : stop])
+        for start, stop in ballots.unpack_records(packed)
+    ]
+
+
+def _check_log(reading: _Reading, head: Header) -> tuple[int, ...]:
+    """Compare the election's flat log with the ballots of the blocks; returns the contract's tally."""
+    state = State(reading.store.database, head.state_root)
+    election = read_election(state, reading.election)
+    if election is None:
+        reading.fault(f"there is no election {reading.election}")
+        return ()
+    size_slot, root_slot = log_slots(election.id)
+    size, root = state.storage(ELECTIONS, size_slot), state.storage(ELECTIONS, root_slot)
+    if size != len(reading.ballots):
+        reading.fault(f"the log has {size} ballots, the blocks have {len(reading.ballots)}")
+    prefix = ballots.leaf_prefix(domain_of(reading.genesis), election.id)
+    leaves = []
+    for index, ballot in enumerate(reading.ballots):
+        stored = flatlog.entry(state, election.number, ballot.nullifier, size)
+        body = ballot.record_id + b"\0" + ballot.content
+        if stored != (index, ballot.block_number, body):
+            reading.fault(f"ballot {index} is not in the log as in block {ballot.block_number}")
+        record = ballots.pack_record(ballot.nullifier, ballot.record_id, 0, ballot.content)
+        leaves.append(log.leaf_hash(prefix + record))
+    if leaves and log.root(leaves) != root.to_bytes(32, "big"):
+        reading.fault("the log's root is not that of its ballots")
+    return tuple(ballots.read_tally(state, election).counts)
