@@ -150,14 +150,21 @@ class Chain:
                 return None
             return stored if found else None
         call = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
+        unreadable = None
         for answer in await self._pool.ask_quorum("eth_call", (call, "latest")):
             if isinstance(answer, RpcError):
                 if answer.code != REVERTED:
                     raise NoValidator(f"a validator refuses the call: {answer}")
                 continue
-            found, stored = _decoded(name, hex_bytes(answer))
+            try:
+                found, stored = _decoded(name, hex_bytes(answer))
+            except (RpcFailure, NoValidator) as failure:
+                unreadable = failure  # the others may know the record; but then nobody is sure that there is none
+                continue
             if found:
                 return stored
+        if unreadable is not None:
+            raise NoValidator(f"a validator's answer to {name} cannot be read: {unreadable}")
         return None
 
     async def _slots(self, header: Header, contract: bytes, slots: Sequence[int]) -> list[int]:

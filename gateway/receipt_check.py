@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gateway.receipt import InvalidReceipt, LogHead, Receipt
+from gateway.receipt import InvalidReceipt, LogHead, Receipt, StorageProof
 from gateway.records import Anchor, Ballot
 from gateway.verify import check_validators, slot_from_proof
 from merkle import log, patricia, rlp
@@ -92,15 +92,14 @@ def check_head(head: LogHead, trusted: Domain, *, checkpoint: bytes | None = Non
     yield _check_seals(head.header, head.certificate, validators, trusted, "the block")
     if checkpoint is not None:
         yield _check_checkpoint(head, checkpoint)
-    contract, slots = log_contract(head.election)
-    with _step("the state of the block"):
-        _check_storage(head, contract, slots)
+    if log_in_state(head.header, head.election, head.storage) != (head.size, head.root):
+        raise InvalidReceipt("the state of the block", "size and root are not those in its slots")
     of = "anchors" if head.election is None else f"ballots of election {head.election}"
     yield Step(
         f"That block says that the list of {of} has {head.size} {'entry' if head.size == 1 else 'entries'}.",
         (
             ("state root", _hex(head.header.state_root)),
-            ("contract", _hex(contract)),
+            ("contract", _hex(head.storage.address)),
             ("storage root", _hex(head.storage.storage_hash)),
             ("log root", _hex(head.root)),
         ),
@@ -174,26 +173,27 @@ def _check_checkpoint(head: LogHead, checkpoint: bytes) -> Step:
     )
 
 
-def _check_storage(head: LogHead, contract: bytes, slots: tuple[int, int]) -> None:
-    storage = head.storage
+def log_in_state(header: Header, election: int | None, storage: StorageProof) -> tuple[int, bytes]:
+    """Size and root of a log as the storage proof shows them in the state of `header`; a root of 0: no such log.
+
+    Raises InvalidReceipt.
+    """
+    name = "the state of the block"
+    contract, slots = log_contract(election)
     if storage.address != contract:
-        raise InvalidReceipt("the state of the block", f"0x{storage.address.hex()} does not keep this log")
-    account = rlp.encode(
-        (
-            rlp.encode_int(storage.nonce),
-            rlp.encode_int(storage.balance),
-            storage.storage_hash,
-            storage.code_hash,
-        )
-    )
-    if patricia.verify(head.header.state_root, keccak256(contract), storage.account_proof) != account:
-        raise InvalidReceipt("the state of the block", "the account is not what its proof shows")
-    wanted = (head.size, int.from_bytes(head.root, "big"))
-    for slot, key, value in zip(storage.slots, slots, wanted, strict=True):
-        if slot.key != key:
-            raise InvalidReceipt("the state of the block", f"slot {slot.key:#x} instead of {key:#x}")
-        if not slot.value == value == slot_from_proof(storage.storage_hash, key, slot.proof):
-            raise InvalidReceipt("the state of the block", f"slot {key:#x} is not what its proof shows")
+        raise InvalidReceipt(name, f"0x{storage.address.hex()} does not keep this log")
+    nonce, balance = rlp.encode_int(storage.nonce), rlp.encode_int(storage.balance)
+    account = rlp.encode((nonce, balance, storage.storage_hash, storage.code_hash))
+    with _step(name):
+        if patricia.verify(header.state_root, keccak256(contract), storage.account_proof) != account:
+            raise InvalidReceipt(name, "the account is not what its proof shows")
+        for slot, key in zip(storage.slots, slots, strict=True):
+            if slot.key != key:
+                raise InvalidReceipt(name, f"slot {slot.key:#x} instead of {key:#x}")
+            if slot.value != slot_from_proof(storage.storage_hash, key, slot.proof):
+                raise InvalidReceipt(name, f"slot {key:#x} is not what its proof shows")
+    size, root = (slot.value for slot in storage.slots)
+    return size, root.to_bytes(32, "big")
 
 
 def _record_words(record: Ballot | Anchor) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from gateway.api import anchors, elections, health, votes
+from gateway.api import anchors, elections, health, logs, votes
 from gateway.api.common import GATEWAY, problems
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
 from gateway.disk import FolderInUse
@@ -30,6 +30,7 @@ def make_app(gateway: Gateway) -> web.Application:
     app[GATEWAY] = gateway
     for room in (elections, votes, anchors, health):
         app.add_routes(room.routes())
+    logs.setup(app, gateway)
     return app
 
 

@@ -174,8 +174,8 @@ FORGERIES: dict[str, tuple[str, Callable[[World, LogHead], LogHead]]] = {
             head, sets=(replace(head.sets[0], validators=tuple(sorted(EVERYBODY[1:4]))), *head.sets[1:])
         ),
     ),
-    "a smaller log": ("slot", lambda one, head: replace(head, size=head.size - 1)),
-    "another root": ("slot", lambda one, head: replace(head, root=bytes(32))),
+    "a smaller log": ("size and root", lambda one, head: replace(head, size=head.size - 1)),
+    "another root": ("size and root", lambda one, head: replace(head, root=bytes(32))),
     "the state of another contract": ("does not keep", lambda one, head: replace(head, storage=one.head(None).storage)),
     "the state of another block": ("node 0", lambda one, head: replace(head, storage=one.head(1, 3).storage)),
     "another election's slots": ("slot", lambda one, head: replace(head, storage=one.head(1 << 200).storage)),
