@@ -112,7 +112,8 @@ class Durability:
             else:
                 interval_s = RECOVER_INTERVAL_S if self.storage is Storage.SPOOL else RETRY_INTERVAL_S
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), interval_s)
+                    async with asyncio.timeout(interval_s):
+                        await self._wake.wait()
             self._wake.clear()
             if self.storage is not Storage.JOURNAL and (loop.time() >= self._retry_at or self._stopping):
                 self._retry_at = loop.time() + RETRY_INTERVAL_S

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes, hex_int
+from gateway.sets import ValidatorSets
 from gateway.validators import NoValidator, Pool, Validator
-from gateway.verify import FinalBlock, Head, NotProven, check_final, check_next, check_validators, decode_final_block
+from gateway.verify import FinalBlock, Head, NotProven, check_final, check_next, decode_final_block
+from node.chain.block import Header, decode_header
 from node.chain.domain import Domain
 from node.chain.errors import PeerError
 from node.chain.genesis import validators_hash
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 BLOCKS_MAX = 64
 JUMP_HEIGHTS = 2_000  # further behind than this, the head is taken by its certificate alone
 PAUSE_S = 0.2
+CHANGES_MAX = 4_096  # of the validators, in one jump
 HELD_BACK_S = 1.0  # how long a validator may hold back a block that another one has
 
 
@@ -32,6 +35,7 @@ class Follower:
         pool: Pool,
         domain: Domain,
         head: Head,
+        sets: ValidatorSets,
         *,
         poll_s: float,
         on_block: Callable[[FinalBlock], None],
@@ -46,6 +50,7 @@ class Follower:
         self._advanced = asyncio.Event()
         self._distrusted: dict[Validator, int] = {}
         self.head = head
+        self.sets = sets
         self.caught_up = False
 
     async def start(self) -> None:
@@ -83,8 +88,15 @@ class Follower:
         raise NoValidator(f"no validator proves block {height}: " + "; ".join(faults))
 
     def validators_at(self, height: int) -> tuple[bytes, ...]:
-        """The validators that decide a height, as far as this gateway knows: those of its head."""
-        return self.head.validators
+        """The validators that decide a height, at most the one after the head."""
+        return self.sets.at(height)
+
+    async def blocks(self, validator: Validator, height: int, count: int = BLOCKS_MAX) -> list[FinalBlock]:
+        """Blocks as one validator serves them, unchecked; fewer than `count` where they are many or large.
+
+        Raises RpcFailure, RpcError or PeerError.
+        """
+        return await self._get_blocks(validator, height, count, 0)
 
     async def _run(self) -> None:
         while True:
@@ -147,18 +159,39 @@ class Follower:
                 await asyncio.gather(poll, return_exceptions=True)
 
     async def _jump(self, validator: Validator) -> bool:
-        """Take the validator's head by its certificate: a quorum of the validators known here has sealed it."""
+        """Take the validator's head by its certificate, and what changed the validators up to it by theirs."""
         blocks = await self._get_blocks(validator, validator.height, 1, 0)
         if not blocks or blocks[0].header.number <= self.head.header.number:
             return False
-        check_final(blocks[0], self.head.validators, self._domain)
+        header = blocks[0].header
+        sets = self.sets.copy()
+        await self._prove_changes(sets, validator, header.number - 1)
+        check_final(blocks[0], sets.latest, self._domain)
+        self.sets = sets
         await self._advance(blocks[0], validator)
-        log.info("took block %d by its certificate", blocks[0].header.number)
+        log.info("took block %d by its certificate", header.number)
         self._on_jump()
         return True
 
+    async def _prove_changes(self, sets: ValidatorSets, validator: Validator, last: int) -> None:
+        """Bring `sets` up to what block `last` names; each change is sealed by the validators before it."""
+        height = self.head.header.number + 1
+        taken = 0
+        while height <= last:
+            answer = await self._pool.call(validator, "poa_getValidatorChanges", (hex(height), hex(last)))
+            if not isinstance(answer, list) or (taken := taken + len(answer)) > CHANGES_MAX:
+                raise NotProven(f"answered poa_getValidatorChanges with something else than {CHANGES_MAX} changes")
+            if not answer:
+                return
+            for item in answer:
+                header, certificate, validators = _change(item)
+                if not height <= header.number <= last:
+                    raise NotProven(f"gave a change in block {header.number} that was not asked for")
+                sets.prove(header, certificate, validators, self._domain)
+                height = header.number + 1
+
     async def _advance(self, block: FinalBlock, validator: Validator) -> None:
-        validators = self.head.validators
+        validators = self.sets.latest
         if validators_hash(validators) != block.header.extra_data:
             # The set changes with the next height: the header says to which, the validator says who that is.
             number = hex(block.header.number)
@@ -167,9 +200,9 @@ class Follower:
             if not isinstance(named, list):
                 raise NotProven("answered poa_getValidators without the next validators")
             validators = tuple(hex_bytes(address) for address in named)
-            check_validators(block.header, validators)
-            self._pool.set_size = len(validators)
+            self.sets.note(block.header, validators)
             log.info("the validators change to %d at height %d", len(validators), block.header.number + 1)
+        self._pool.set_size = len(validators)
         self.head = Head(block.header, validators)
         self._advanced.set()
         self._advanced = asyncio.Event()
@@ -185,18 +218,29 @@ class Follower:
 def _block(item: Any) -> FinalBlock:
     """A block as `poa_getBlocks` gives it. Raises NotProven, RpcFailure or InvalidBlock when it has another form."""
     try:
-        seals = item["certificate"]
-        certificate = Certificate(
-            hex_int(seals["height"]),
-            hex_int(seals["round"]),
-            hex_bytes(seals["blockHash"]),
-            tuple(hex_bytes(seal) for seal in seals["seals"]),
-        )
         return decode_final_block(
             hex_bytes(item["header"]),
             [hex_bytes(raw) for raw in item["transactions"]],
             [hex_bytes(receipt) for receipt in item["receipts"]],
-            certificate,
+            _certificate(item["certificate"]),
         )
     except (KeyError, TypeError) as error:
         raise NotProven(f"a served block has another form: {error!r}") from None
+
+
+def _certificate(seals: Any) -> Certificate:
+    return Certificate(
+        hex_int(seals["height"]),
+        hex_int(seals["round"]),
+        hex_bytes(seals["blockHash"]),
+        tuple(hex_bytes(seal) for seal in seals["seals"]),
+    )
+
+
+def _change(item: Any) -> tuple[Header, Certificate, tuple[bytes, ...]]:
+    """A change as `poa_getValidatorChanges` gives it. Raises NotProven, RpcFailure or InvalidBlock."""
+    try:
+        validators = tuple(hex_bytes(address) for address in item["validators"])
+        return decode_header(hex_bytes(item["header"])), _certificate(item["certificate"]), validators
+    except (KeyError, TypeError) as error:
+        raise NotProven(f"a served change of the validators has another form: {error!r}") from None

@@ -82,6 +82,7 @@ class Gateway:
             self.pool,
             self.domain,
             self._state.head,
+            self._state.sets,
             poll_s=config.rpc.poll_ms / 1000,
             on_block=self._on_block,
             on_jump=self._on_jump,
@@ -255,7 +256,7 @@ class Gateway:
                 log.warning("%s cannot be written: %s", self.config.state, error)
 
     def _save(self) -> None:
-        self._state.head = self.follower.head
+        self._state.head, self._state.sets = self.follower.head, self.follower.sets
         self._state.save()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.chain import Election, Tally
-from gateway.verify import Head
+from gateway.sets import ValidatorSets
+from gateway.verify import Head, check_validators
 from node.chain.block import decode_header
 from node.chain.domain import Domain
 from node.chain.errors import PeerError
@@ -19,12 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class VerifiedState:
-    """Head, election definitions and tallies by election. Losing the file costs time, never a record."""
+    """Head, validator sets, election definitions and tallies. Losing the file costs time, never a record."""
 
-    def __init__(self, path: Path, domain: Domain, head: Head) -> None:
+    def __init__(self, path: Path | None, domain: Domain, head: Head, sets: ValidatorSets) -> None:
+        """`path` None: kept in memory alone."""
         self._path = path
         self._domain = domain
         self.head = head
+        self.sets = sets
         self.elections: dict[int, Election] = {}
         self.tallies: dict[int, Tally] = {}
 
@@ -33,10 +36,12 @@ class VerifiedState:
         document = {
             "genesisHash": self._domain.genesis_hash.hex(),
             "header": self.head.header.encoded.hex(),
-            "validators": [address.hex() for address in self.head.validators],
+            "sets": [[height, [one.hex() for one in validators]] for height, validators in self.sets.entries()],
             "elections": [_plain(election) for election in self.elections.values()],
             "tallies": {str(id_): _plain(tally) for id_, tally in self.tallies.items()},
         }
+        if self._path is None:
+            return
         fresh = self._path.with_suffix(".new")
         with open(fresh, "w", encoding="utf-8") as file:
             json.dump(document, file)
@@ -45,24 +50,30 @@ class VerifiedState:
         os.replace(fresh, self._path)
 
 
+def first_state(path: Path | None, domain: Domain, genesis: Genesis) -> VerifiedState:
+    """What a gateway knows that has seen nothing but the genesis document."""
+    built = build_genesis(genesis)
+    head = Head(built.block.header, built.next_validators)
+    return VerifiedState(path, domain, head, ValidatorSets([(1, head.validators)]))
+
+
 def load_state(path: Path, domain: Domain, genesis: Genesis) -> VerifiedState:
     """What the file says; the start of the chain where there is no file, or one that cannot be used."""
-    built = build_genesis(genesis)
-    state = VerifiedState(path, domain, Head(built.block.header, built.next_validators))
+    state = first_state(path, domain, genesis)
     with contextlib.suppress(FileNotFoundError):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["genesisHash"] != domain.genesis_hash.hex():
                 raise ValueError("it belongs to another network")
-            head = Head(
-                decode_header(bytes.fromhex(document["header"])), tuple(map(bytes.fromhex, document["validators"]))
-            )
+            sets = ValidatorSets([(height, tuple(map(bytes.fromhex, one))) for height, one in document["sets"]])
+            head = Head(decode_header(bytes.fromhex(document["header"])), sets.latest)
+            check_validators(head.header, head.validators)
             elections = {item["id"]: _election(item) for item in document["elections"]}
             tallies = {int(id_): _tally(item) for id_, item in document["tallies"].items()}
         except (ValueError, KeyError, TypeError, PeerError) as error:
             log.warning("%s cannot be used (%s); verifying from block 0", path, error)
         else:
-            state.head, state.elections, state.tallies = head, elections, tallies
+            state.head, state.sets, state.elections, state.tallies = head, sets, elections, tallies
     return state
 
 
