@@ -170,6 +170,11 @@ class StateMethods:
         """The suggested tip per gas, in wei: 0."""
         return quantity(0)
 
+    @rpc("eth_blobBaseFee", result=QUANTITY)
+    def blob_base_fee(self) -> str:
+        """The price of blob gas, in wei: 0, since blocks here carry no blobs."""
+        return quantity(0)
+
     @rpc(
         "eth_feeHistory",
         Param("blockCount", COUNT, "How many blocks."),

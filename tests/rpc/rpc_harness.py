@@ -83,18 +83,18 @@ class LoneNode:
     name = "validator-1"
     client_version = "psephos/test"
 
-    def __init__(self) -> None:
+    def __init__(self, chain_id: int = CHAIN_ID) -> None:
         self.address = VALIDATOR_KEYS[0].address
         self.database = MemoryDatabase()
         genesis = Genesis(
-            chain_id=CHAIN_ID,
+            chain_id=chain_id,
             timestamp=1_700_000_000,
             validators=tuple(key.address for key in VALIDATOR_KEYS),
             gateways=(GATEWAY_KEY.address,),
             alloc={key.address: 1_000 * ETHER for key in (ALICE, BOB, GATEWAY_KEY, *DEV_KEYS)},
         )
         self.chain = Ledger(self.database, genesis)
-        self.mempool = Mempool(MempoolLimits(), chain_id=CHAIN_ID, gas_max=usable_gas(genesis.gas_limit))
+        self.mempool = Mempool(MempoolLimits(), chain_id=chain_id, gas_max=usable_gas(genesis.gas_limit))
         self.mines_at_once = False
         self.submissions: list[list[bytes]] = []  # one entry for each time that JSON-RPC handed something on
         self.progress: Syncing | None = None
@@ -188,7 +188,7 @@ class LoneNode:
         nonce = max(self.chain.state().nonce(key.address), self._nonces.get(key.address, 0))
         self._nonces[key.address] = nonce + 1
         arguments: dict[str, Any] = {
-            "chain_id": CHAIN_ID,
+            "chain_id": self.chain.domain.chain_id,
             "nonce": nonce,
             "gas_limit": 5_000_000,
             "to": to,
