@@ -34,6 +34,22 @@ def _endpoint(text: str) -> str:
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 
 
+def parse_address(text: str) -> bytes:
+    """The 20 bytes of a 0x-hex address. Raises ValueError."""
+    address = bytes.fromhex(text[2:]) if text[:2] == "0x" and len(text) == 42 else b""
+    if len(address) != 20:  # fromhex skips spaces
+        raise ValueError(f"expected an address, 0x and 40 hex digits, not '{text}'")
+    return address
+
+
+def _address(text: str) -> str:
+    parse_address(text)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -47,6 +63,9 @@ class P2PConfig(_Table):
     )
     bootnodes: list[str] = Field(default_factory=list, description="URLs of bootnodes, for instance http://host:30300.")
     peers_file: Path = Field(default=Path("peers.json"), description="Where found peers are remembered.")
+    observers: list[Address] = Field(
+        default_factory=list, max_length=256, description="Addresses that may connect and follow without being members."
+    )
 
 
 class RpcConfig(_Table):
@@ -110,6 +129,10 @@ class NodeConfig(BaseSettings):
     guard: Path = Field(default=Path("guard"), description="The sign guard's file; keep it out of backups.")
     data: Path = Field(default=Path("chain"), description="The LevelDB folder.")
     sign: bool = Field(default=True, description="False: follow the chain and sign nothing (an observer).")
+    override: Path | None = Field(
+        default=None,
+        description="Operators' overrides of a quorum lost for good, believed because they are named here.",
+    )
     p2p: P2PConfig = Field(default_factory=P2PConfig)
     rpc: RpcConfig = Field(default_factory=RpcConfig)
     consensus: ConsensusConfig = Field(default_factory=ConsensusConfig)
@@ -148,5 +171,7 @@ def load_config(path: Path) -> NodeConfig:
     folder = path.resolve().parent
     for name in ("genesis", "key", "guard", "data"):
         setattr(config, name, folder / getattr(config, name))
+    if config.override is not None:
+        config.override = folder / config.override
     config.p2p.peers_file = folder / config.p2p.peers_file
     return config

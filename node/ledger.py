@@ -1,7 +1,7 @@
 """The chain as this node holds it: the final head, blocks built and executed on top of it, and what is read back."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from node.chain.block import Block, Header
 from node.chain.domain import Domain
@@ -15,6 +15,7 @@ from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate, sealers
 from node.consensus.evidence import Evidence
 from node.consensus.messages import SignedStatement
+from node.consensus.override import Override, OverrideError, override_after, verify_override
 from node.consensus.quorum import proposer, quorum
 from node.rpc.ports import Equivocation, Seal
 from node.rpc.ports import Statement as SignedView
@@ -30,12 +31,14 @@ class Ledger:
     Args:
         database: where the blocks lie; block 0 is written when it is empty.
         genesis: the network's parameters.
+        overrides: those that the operator has given; see `node.consensus.override`.
 
     Raises:
+        OverrideError: an override is of another network, or contradicts what is final here.
         LedgerError: the database belongs to another network, or lacks what it must hold.
     """
 
-    def __init__(self, database: Database, genesis: Genesis) -> None:
+    def __init__(self, database: Database, genesis: Genesis, overrides: Sequence[Override] = ()) -> None:
         self.genesis = genesis
         self._store = Store(database)
         self._recent: OrderedDict[int, tuple[Block, tuple[Receipt, ...]]] = OrderedDict()
@@ -54,7 +57,12 @@ class Ledger:
         if head is None:
             raise LedgerError("the database lacks the block that it names as its head")
         self.head: Header = head
-        self.next_validators = self._store.validators(head.number + 1)
+        self._overrides = tuple(overrides)
+        for override in self._overrides:
+            self._check_override(override)
+        self.override: Override | None = None  # of the next height
+        self.next_validators: tuple[bytes, ...] = ()
+        self._choose_next(self._store.validators(head.number + 1))
         self.get = database.get
 
     # -- growing -------------------------------------------------------------------------------------------------
@@ -69,6 +77,7 @@ class Ledger:
             timestamp=timestamp,
             genesis=self.genesis,
             domain=self.domain,
+            override=self.override.validators if self.override else None,
         )
         self._remember(built.executed)
         return built
@@ -84,6 +93,7 @@ class Ledger:
                 genesis=self.genesis,
                 domain=self.domain,
                 validators=self.next_validators,
+                override=self.override.validators if self.override else None,
             )
             self._remember(executed)
         return executed
@@ -91,7 +101,8 @@ class Ledger:
     def writes_of(self, executed: Executed, certificate: Certificate) -> dict[bytes, bytes]:
         """The one batch that makes this block final; call `advance` once it is synced."""
         changed = executed.next_validators != self.next_validators
-        return block_writes(executed, certificate, validators_changed=changed)
+        overridden = self.override is not None
+        return block_writes(executed, certificate, validators_changed=changed, overridden=overridden)
 
     def advance(self, executed: Executed) -> None:
         """The block's batch is on disk: it is the head now."""
@@ -99,9 +110,29 @@ class Ledger:
         if block.header.parent_hash != self.head.hash:
             raise LedgerError(f"block {block.number} does not follow the head {self.head.number}")
         self.head = block.header
-        self.next_validators = executed.next_validators
+        self._choose_next(executed.next_validators)
         self._executed.clear()
         self._keep_recent(block, executed.receipts)
+
+    def _choose_next(self, named: tuple[bytes, ...]) -> None:
+        """Who decides the next height: those that the head names, unless an override names others."""
+        self.override = override_after(self.head, self._overrides)
+        self.next_validators = self.override.validators if self.override else named
+
+    def _check_override(self, override: Override) -> None:
+        verify_override(override)
+        if override.domain != self.domain:
+            raise OverrideError(f"the override of height {override.height} is of another network")
+        parent, block = self.header(override.height), self.header(override.height + 1)
+        if parent is not None and parent.hash != override.parent_hash:
+            raise OverrideError(
+                f"the override follows block 0x{override.parent_hash.hex()}, and the final block {override.height} "
+                f"here is 0x{parent.hash.hex()}"
+            )
+        if block is not None and block.extra_data != override.committed:
+            raise OverrideError(
+                f"block {block.number} is final here without the override, so its quorum was not lost: do not use it"
+            )
 
     def _remember(self, executed: Executed) -> None:
         self._executed[executed.block.hash] = executed

@@ -107,7 +107,7 @@ class Runtime:
         self.mempool = Mempool(mempool_limits, chain_id=genesis.chain_id, gas_max=genesis.gas_limit // 2)
         self.intake = Intake(ledger, self.mempool, recover_senders, on_added)
         self._recoverer = Recoverer()
-        head = consensus.Head(ledger.head, ledger.next_validators)
+        head = consensus.Head(ledger.head, ledger.next_validators, ledger.override)
         self.syncer = Syncer(domain=ledger.domain, policy=SyncPolicy(), head=head, recover=self._recoverer)
         self.engine = Engine(
             domain=ledger.domain,
@@ -306,7 +306,7 @@ class Runtime:
             self._peers.drop(drop.peer, drop.reason)
 
     def _head(self) -> consensus.Head:
-        return consensus.Head(self._ledger.head, self._ledger.next_validators)
+        return consensus.Head(self._ledger.head, self._ledger.next_validators, self._ledger.override)
 
     def _status(self) -> bytes:
         return payloads.pack_status(self._ledger.head.number, self._ledger.head.hash)

@@ -17,15 +17,18 @@ from node.chain.errors import InvalidTransaction, LedgerError
 from node.chain.genesis import Genesis, GenesisError, parse_genesis
 from node.chain.outcome import Executed
 from node.chain.transaction import Transaction
-from node.config import ConfigError, NodeConfig, load_config, parse_endpoint
+from node.config import ConfigError, NodeConfig, load_config, parse_address, parse_endpoint
 from node.consensus import events as consensus
 from node.consensus.certificate import Certificate
 from node.consensus.evidence import Evidence
+from node.consensus.override import OverrideError
 from node.guardfile import GuardError, GuardFile
 from node.inbox import Inbox, InboxFull
 from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
+from node.membership import Membership
+from node.overridefile import read_overrides
 from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
 from node.p2p.network import Network
@@ -40,7 +43,9 @@ CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version
 RECOVER_INLINE_MAX = 16  # fewer signatures than this are recovered at once; a thread would cost more than it saves
 ANNOUNCE_AFTER_S = 0.005  # hashes of new transactions are gathered this long, then announced together
 PEER_TRANSACTIONS_MAX = 256  # payloads of peers' transactions that wait
-STARTUP_ERRORS = (ConfigError, KeyFileError, GenesisError, GuardError, DatabaseError, LedgerError, OSError)
+STARTUP_ERRORS = (
+    ConfigError, KeyFileError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
+)  # fmt: skip
 
 
 def run(config_path: Path) -> int:
@@ -111,9 +116,10 @@ class Service:
         self._config = config
         genesis = load_genesis(config.genesis)
         key = load_key(config.key)
+        overrides = read_overrides(config.override) if config.override else ()
         database = LevelDB(config.data)
         try:
-            self.chain = Ledger(database, genesis)
+            self.chain = Ledger(database, genesis, overrides)
             guard = GuardFile(config.guard, self.chain.domain, key.address) if config.sign else None
         except Exception:
             database.close()
@@ -121,6 +127,13 @@ class Service:
         self._database = database
         self.name = config.name
         self.address = key.address
+        self._members = Membership(
+            key.address,
+            signs=config.sign,
+            validators=self.chain.next_validators,
+            observers=map(parse_address, config.p2p.observers),
+            now_s=time.monotonic,
+        )
         self._inbox = Inbox()
         self._disk = FileDisk(database, guard)
         self._recover_thread = ThreadPoolExecutor(1, thread_name_prefix="recover")
@@ -130,7 +143,7 @@ class Service:
             bind=parse_endpoint(config.p2p.bind),
             advertise=config.p2p.advertise or "",
             name=config.name,
-            is_member=self._is_member,
+            is_member=self._members.__contains__,
             on_event=self._on_peer_event,
             head_height=lambda: self.chain.head.number,
             block_bytes_max=genesis.block_bytes_max,
@@ -177,8 +190,9 @@ class Service:
             await self._network.start()
             await server.start()
             log.info(
-                "0x%s at height %d; JSON-RPC on %s, peers on %s",
-                self.address.hex(), self.chain.head.number, self._config.rpc.bind, self._config.p2p.bind,
+                "0x%s, %s, at height %d; JSON-RPC on %s, peers on %s",
+                self.address.hex(), self._members.describe(), self.chain.head.number, self._config.rpc.bind,
+                self._config.p2p.bind,
             )  # fmt: skip
             return await self._work_until(stop)
         finally:
@@ -234,6 +248,8 @@ class Service:
             "block %d 0x%s… round %d: %d transactions, %d seals",
             block.number, block.hash.hex()[:12], certificate.round, len(block.transactions), len(certificate.seals),
         )  # fmt: skip
+        if self._members.change(self.chain.next_validators, block.number + 1):
+            self._network.members_changed()
         self._advanced.set()
         self._advanced = asyncio.Event()
         for watcher in self._watchers:
@@ -269,9 +285,6 @@ class Service:
             _recover_all(unknown)
         else:
             await asyncio.get_running_loop().run_in_executor(self._recover_thread, _recover_all, unknown)
-
-    def _is_member(self, address: bytes) -> bool:
-        return address in self.chain.next_validators
 
     # -- what JSON-RPC sees --------------------------------------------------------------------------------------
 

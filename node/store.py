@@ -38,11 +38,12 @@ def _unpack(data: bytes) -> Any:
 
 
 def block_writes(
-    executed: Executed, certificate: Certificate | None, *, validators_changed: bool
+    executed: Executed, certificate: Certificate | None, *, validators_changed: bool, overridden: bool = False
 ) -> dict[bytes, bytes]:
     """Everything one final block adds to the database, the state's own writes among it; the head comes last.
 
     `certificate` is None for block 0 alone. `validators_changed`: the next height has another set than this one.
+    `overridden`: this block put an override in place, so its set decided this height, whatever its parent said.
     """
     block = executed.block
     height = block.number
@@ -58,8 +59,9 @@ def block_writes(
         writes[_at(b"c", height)] = msgpack.packb(pack_certificate(certificate))
     for index, transaction in enumerate(block.transactions):
         writes[b"t" + transaction.hash] = height.to_bytes(8, "big") + index.to_bytes(4, "big")
-    if validators_changed:
-        writes[_at(b"v", height + 1)] = b"".join(executed.next_validators)
+    for changed, at in ((overridden, height), (validators_changed or overridden, height + 1)):
+        if changed:
+            writes[_at(b"v", at)] = b"".join(executed.next_validators)
     writes[_HEAD] = height.to_bytes(8, "big")
     return writes
 

@@ -12,7 +12,8 @@ from merkle.patricia import EMPTY_ROOT
 from node.chain.block import Block, Header
 from node.chain.contracts import anchors, registry
 from node.chain.contracts import validators as validators_contract
-from node.chain.contracts.members import GATEWAYS_MAX, VALIDATORS_MAX
+from node.chain.contracts.members import GATEWAYS_MAX as GATEWAYS_MAX
+from node.chain.contracts.members import VALIDATORS_MAX as VALIDATORS_MAX
 from node.chain.domain import Domain
 from node.chain.outcome import Executed
 from node.chain.receipt import EMPTY_BLOOM

@@ -100,6 +100,8 @@ class Agreement:
                 self._signer.sign(out, [Unsigned(statement)])
             elif self.round == 0 and self.prepared is not None:
                 self._signer.sign(out, [Unsigned(statement, Attachments(self.prepared.block))])
+        if self.round > 0 and all(statement.round < self.round for statement in guard.signed.values()):
+            self._change_round(self.round, self._began_ms, out)  # an override has moved the guard to a new round
 
     def receive(self, message: Message, sender: bytes, now_ms: int, out: Outbox) -> None:
         """Take in an authentic message of this height from one of its validators. Raises InvalidMessage."""

@@ -52,6 +52,7 @@ class Engine:
         self._future = FutureMessages(policy)
         self._has_work = False
         self._head, self._head_ms = head, now_ms
+        self._begin_override()
         self._agreement = self._agree(now_ms)
         self._resumed = False
 
@@ -122,7 +123,8 @@ class Engine:
                 pass
 
     def _agree(self, now_ms: int) -> Agreement:
-        committee = Committee(self._domain, self._head.header, self._head.validators, self._recover)
+        head = self._head
+        committee = Committee(self._domain, head.header, head.validators, self._recover, head.override)
         agreement = Agreement(committee, self._policy, self._signer, self._peers, now_ms)
         agreement.has_work = self._has_work
         return agreement
@@ -132,6 +134,7 @@ class Engine:
             return
         self._head, self._head_ms = head, now_ms
         self._peers.retain(head.validators)
+        self._begin_override()
         self._agreement = self._agree(now_ms)
         self._agreement.resume(out)
         for message, sender in self._future.take(self.height):
@@ -156,15 +159,15 @@ class Engine:
             return
         if statement.height < self.height:
             self._answer_final(message, sender, now_ms, out)
+        elif statement.height > self.height:
+            self._keep_future(message, sender, out)  # perhaps of one that the block in between makes a validator
         elif sender not in self._head.validators:
             out.refuse(sender, f"a {statement.kind.name} of height {statement.height} from no validator of it")
-        elif statement.height == self.height:
+        else:
             try:
                 self._agreement.receive(message, sender, now_ms, out)
             except InvalidMessage as error:
                 out.refuse(sender, str(error))
-        else:
-            self._keep_future(message, sender, out)
 
     def _is_own(self, message: Message) -> bool:
         """Whether the guard accounts for a message that bears our own signature.
@@ -199,6 +202,12 @@ class Engine:
         expected = self._agreement.decided and height == self.height + 1  # we only wait for our own disk
         if not expected and self._peers.is_news(sender, height):
             out.behind(sender, height)
+
+    def _begin_override(self) -> None:
+        """Where operators have named other validators: what was prepared among the lost ones binds nobody any more."""
+        guard, override = self._signer.guard, self._head.override
+        if guard is not None and override is not None:
+            guard.note_override(override.height + 1, override.digest)
 
     def _recover_guard(self) -> None:
         """A lost guard: sign again above M + 2, where M is the highest head that a quorum of the others reports.

@@ -7,6 +7,7 @@ from node.chain.block import Block, Header
 from node.consensus.certificate import Certificate
 from node.consensus.evidence import Evidence
 from node.consensus.messages import Message, Unsigned
+from node.consensus.override import Override
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The newest final block that is durable here, and the sorted validators that decide the height after it."""
+    """The newest final block that is durable here, and the sorted validators that decide the height after it.
+
+    `override` is there where operators, and not the block itself, have named these validators.
+    """
 
     header: Header
     validators: tuple[bytes, ...]
+    override: Override | None = None
 
 
 @dataclass(frozen=True, slots=True)

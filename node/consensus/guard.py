@@ -19,7 +19,7 @@ PAYLOAD_BYTES_MAX = 64 * 2**20
 # Entries of a record. All that one step of the engine notes is one record, and each is synced before the next is
 # written: so a damaged record that another follows was whole once, which is corruption; a damaged one at the end was
 # torn before its sync returned, and nothing was signed on its strength.
-_BIND, _SIGNED, _PREPARED, _LOST, _FLOOR = range(5)
+_BIND, _SIGNED, _PREPARED, _LOST, _FLOOR, _OVERRIDE = range(6)
 
 # At one round, in the order in which a validator signs.
 _RANK = {Kind.ROUND_CHANGE: 0, Kind.PROPOSAL: 1, Kind.PREPARE: 2, Kind.COMMIT: 4}
@@ -39,13 +39,22 @@ class Prepared:
     prepares: tuple[SignedStatement, ...]
 
 
+@dataclass(frozen=True)
+class Overridden:
+    """The operators' override with this digest names who decides `height`; they begin in `first_round`."""
+
+    height: int
+    first_round: int
+    digest: bytes
+
+
 @dataclass(slots=True)
 class GuardState:
     """What has been signed at the highest height signed at, and whether that knowledge can be trusted.
 
     `signed` holds the statement of the highest round of each kind. `prepared` is the block prepared last, and
     `carried` the one that the highest ROUND-CHANGE carries. `lost`: promises may have been made that are not known
-    here, and nothing is signed. `floor`: nothing is signed at or below this height.
+    here, and nothing is signed. `floor`: nothing is signed at or below this height. `overridden`: the newest override.
     """
 
     domain: Domain
@@ -56,13 +65,15 @@ class GuardState:
     carried: Prepared | None = None
     lost: bool = False
     floor: int = 0
+    overridden: Overridden | None = None
     sequence: int = 0
     _pending: list[list[object]] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def round(self) -> int:
         """The highest round signed in at `height`: where a restart resumes."""
-        return max((statement.round for statement in self.signed.values()), default=0)
+        first = self.overridden.first_round if self.overridden and self.overridden.height == self.height else 0
+        return max((statement.round for statement in self.signed.values()), default=first)
 
     def has_signed(self, statement: Statement) -> bool:
         """Whether exactly this is among the statements held; it may be signed again."""
@@ -74,6 +85,8 @@ class GuardState:
         COMMIT of what was not prepared, unless `newly_prepared` is noted in the same record.
         """
         if self.lost or statement.height <= self.floor or statement.height < self.height:
+            return False
+        if self._is_overridden(statement):
             return False
         round_change = self.signed.get(Kind.ROUND_CHANGE) if statement.height == self.height else None
         if round_change is not None and statement.round < round_change.round:
@@ -97,7 +110,7 @@ class GuardState:
 
         False means that it is stale: it was restored from a copy, or somebody else holds the key.
         """
-        if statement.height <= self.floor or statement.height < self.height:
+        if statement.height <= self.floor or statement.height < self.height or self._is_overridden(statement):
             return True
         before = self.signed.get(statement.kind) if statement.height == self.height else None
         return before is not None and (statement.round < before.round or statement == before)
@@ -120,6 +133,19 @@ class GuardState:
         """Note that from now on, nothing is signed at or below `height`, and that this makes up for what was lost."""
         self._note([_FLOOR, max(height, self.floor)])
 
+    def note_override(self, height: int, digest: bytes) -> None:
+        """Note, once, that an override names who decides `height`, which this guard has signed nothing above.
+
+        What was prepared there was prepared by others, and is forgotten; what was signed stays promised in a way that
+        needs no record: everything from now on is in a higher round.
+        """
+        known = self.overridden is not None and self.overridden.digest == digest
+        if not known and self.height <= height:
+            first_round = self.round + 1 if self.height == height and self.signed else 0
+            if self.overridden is not None and self.overridden.height == height:
+                first_round = max(first_round, self.overridden.first_round)
+            self._note([_OVERRIDE, height, first_round, digest])
+
     def flush(self) -> tuple[bytes, ...]:
         """All that was noted since the last time, as one record (or none), to be synced before anything is signed."""
         if not self._pending:
@@ -140,6 +166,7 @@ class GuardState:
         ranked.sort(key=lambda item: item[:2])
         entries: list[list[object]] = [
             _pack_bind(self.domain, self.address),
+            *([[_OVERRIDE, over.height, over.first_round, over.digest]] if (over := self.overridden) else []),
             *(entry for _, _, entry in ranked),
             [_FLOOR, self.floor],
         ]
@@ -167,8 +194,23 @@ class GuardState:
             self.lost = True
         elif entry[0] == _FLOOR and len(entry) == 2 and type(entry[1]) is int and entry[1] >= self.floor:
             self.lost, self.floor = False, entry[1]
+        elif entry[0] == _OVERRIDE and len(entry) == 4:
+            self._apply_override(*entry[1:])
         else:
             raise GuardCorrupt(f"unknown entry {entry[0]!r} of {len(entry)} parts")
+
+    def _apply_override(self, height: object, first_round: object, digest: object) -> None:
+        if type(height) is not int or type(first_round) is not int or not isinstance(digest, bytes):
+            raise GuardCorrupt("an override entry is [height, first round, digest]")
+        self._move_to(height)
+        self.prepared, self.carried = None, None
+        self.signed.clear()
+        self.overridden = Overridden(height, first_round, digest)
+
+    def _is_overridden(self, statement: Statement) -> bool:
+        """Whether it belongs to the rounds of an overridden height in which nothing is signed any more."""
+        over = self.overridden
+        return over is not None and statement.height == over.height and statement.round < over.first_round
 
     def _apply_signed(self, statement: Statement) -> None:
         if not self.may_sign(statement):
@@ -263,8 +305,8 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
         return None
     length = int.from_bytes(header[4:8], "big")
     end = position + _HEADER_BYTES + length
-    if length > PAYLOAD_BYTES_MAX or end > len(data):
-        return None
+    if not 0 < length <= PAYLOAD_BYTES_MAX or end > len(data):
+        return None  # no record is empty; one would look whole where a torn write left zeros behind the magic
     payload = data[position + _HEADER_BYTES : end]
     return payload if zlib.crc32(payload) == int.from_bytes(header[8:], "big") else None
 

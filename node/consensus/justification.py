@@ -7,12 +7,13 @@ for the value, and the EEA specification's isProposalJustification and validRoun
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from merkle.patricia import ordered_root
+from merkle.patricia import EMPTY_ROOT, ordered_root
 from node.chain import signing
 from node.chain.block import Block, Header
 from node.chain.domain import Domain
 from node.chain.errors import InvalidSignature
 from node.consensus.messages import InvalidMessage, Kind, Message, Recover, SignedStatement, Statement
+from node.consensus.override import Override
 from node.consensus.quorum import proposed_by_round, proposer, quorum, tolerance
 
 
@@ -24,6 +25,7 @@ class Committee:
     parent: Header
     validators: tuple[bytes, ...]
     recover: Recover = signing.recover
+    override: Override | None = None
 
     @property
     def height(self) -> int:
@@ -154,6 +156,10 @@ def check_block(block: Block, block_hash: bytes | None, round_: int, committee: 
         raise InvalidMessage(f"block {header.number} on 0x{header.parent_hash.hex()} does not continue the head")
     if not proposed_by_round(committee.validators, header.miner, committee.height, round_):
         raise InvalidMessage(f"miner 0x{header.miner.hex()} was no proposer up to round {round_}")
+    # What the lost validators prepared at this height can never be this, so no message of theirs binds anybody.
+    override = committee.override
+    if override is not None and (header.transactions_root, header.extra_data) != (EMPTY_ROOT, override.committed):
+        raise InvalidMessage(f"block {header.number} does not put the override in place, and nothing else")
 
 
 def check_body(block: Block) -> None:
