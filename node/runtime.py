@@ -270,7 +270,8 @@ class Runtime:
         await self._disk.commit(self._ledger.writes_of(executed, certificate))
         self._ledger.advance(executed)
         state = self.intake.state()
-        self.mempool.finalised(block.transactions, state.nonce)
+        # Not `block`'s: a certificate covers the header, and what a peer sent as its body may be anything.
+        self.mempool.finalised(executed.block.transactions, state.nonce)
         head = consensus.HeadAdvanced(self._head())
         self._plan(head)
         self._on_final(executed, certificate)
@@ -297,13 +298,17 @@ class Runtime:
 
     def _plan(self, event: SyncEvent) -> None:
         """Step the syncer and send its requests; blocks that came are applied by `_sync` alone."""
-        ready = self.syncer.step(event, now_ms=self._now_ms())
-        for fetch in ready.fetch:
-            payload = payloads.pack_get_blocks(fetch.from_height, fetch.count)
-            self._peers.send(fetch.peer, Kind.GET_BLOCKS, payload)
-        for drop in ready.drop:
-            log.warning("dropping peer 0x%s: %s", drop.peer.hex(), drop.reason)
-            self._peers.drop(drop.peer, drop.reason)
+        events = deque((event,))
+        while events:
+            ready = self.syncer.step(events.popleft(), now_ms=self._now_ms())
+            for fetch in ready.fetch:
+                payload = payloads.pack_get_blocks(fetch.from_height, fetch.count)
+                if not self._peers.send(fetch.peer, Kind.GET_BLOCKS, payload):
+                    # Known by a message that another passed on, or deaf: nobody is to wait for its answer.
+                    events.append(consensus.PeerGone(fetch.peer))
+            for drop in ready.drop:
+                log.warning("dropping peer 0x%s: %s", drop.peer.hex(), drop.reason)
+                self._peers.drop(drop.peer, drop.reason)
 
     def _head(self) -> consensus.Head:
         return consensus.Head(self._ledger.head, self._ledger.next_validators, self._ledger.override)
@@ -339,14 +344,15 @@ class Runtime:
     def _serve_transactions(self, peer: bytes, hashes: list[bytes]) -> None:
         batch: list[bytes] = []
         batch_bytes = 0
-        for transaction_hash in hashes:
+        for transaction_hash in dict.fromkeys(hashes):
             transaction = self.mempool.get(transaction_hash)
             if transaction is None:
                 continue
             batch.append(transaction.raw)
             batch_bytes += len(transaction.raw)
             if batch_bytes >= payloads.BATCH_BYTES_MAX:
-                self._peers.send(peer, Kind.TRANSACTIONS, payloads.pack_transactions(batch))
+                if not self._peers.send(peer, Kind.TRANSACTIONS, payloads.pack_transactions(batch)):
+                    return  # its queue is full, and the rest would cost time and be dropped
                 batch, batch_bytes = [], 0
         if batch:
             self._peers.send(peer, Kind.TRANSACTIONS, payloads.pack_transactions(batch))
