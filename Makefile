@@ -34,7 +34,7 @@ check: environment-dev
 	.venv/bin/pytest -q tests/test_architecture.py
 
 test: environment-dev
-	.venv/bin/pytest $(TESTS)
+	.venv/bin/pytest -n 2 --dist worksteal $(TESTS)
 
 compose:
 	docker compose up --build
