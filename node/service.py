@@ -1,6 +1,7 @@
 """One node as a process: opens what it needs, runs the loop, serves JSON-RPC, and stops cleanly."""
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -57,11 +58,24 @@ def run(config_path: Path) -> int:
             stream=sys.stderr,
             format=f"%(asctime)s %(levelname)-7s {config.name} %(message)s",
         )
+        service = Service(config)
+        _calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Service(config).run())
+            return runner.run(service.run())
     except STARTUP_ERRORS as error:
         print(f"psephos node: {error}", file=sys.stderr)  # noqa: T201 - logging may not be set up yet
         return 1
+
+
+def _calm_collector() -> None:
+    """Let the cyclic collector run rarely, and never over what lives as long as the process.
+
+    Almost nothing here is cyclic, and thousands of transactions that wait are no garbage: looking through them again
+    and again took a fifth of a validator's time (190 against 152 µs of CPU a transfer, batches of 50, medians of 3).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def load_genesis(path: Path) -> Genesis:
