@@ -153,7 +153,9 @@ class Chaos:
 @contextlib.contextmanager
 def _alone(table: ProcessTable) -> Iterator[None]:
     """Two runs at once would take each other's faults for the network's own."""
-    with (table.data_dir / "run" / "chaos.lock").open("a") as lock:
+    folder = table.data_dir / "run"
+    folder.mkdir(exist_ok=True)
+    with (folder / "chaos.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
