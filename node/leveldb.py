@@ -45,7 +45,7 @@ class LevelDB:
 
     def write(self, puts: Mapping[bytes, bytes]) -> None:
         """Write all of `puts` in one batch that is synced to disk before this returns."""
-        with self._db.write_batch(sync=True) as batch:
+        with self._db.write_batch(sync=True, transaction=True) as batch:  # else an error halfway would write the half
             put = batch.put
             for key, value in puts.items():
                 put(key, value)
