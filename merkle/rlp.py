@@ -49,9 +49,12 @@ def decode_int(item: Decoded, *, bits_max: int = 256) -> int:
     return int.from_bytes(item, "big")
 
 
-def decode(data: bytes) -> Decoded:
-    """Decode exactly one item that fills `data`. Raises RlpError on anything that is not canonical."""
-    item, end = _decode_at(data, 0, len(data), 0)
+def decode(data: bytes, *, items_max: int = 1 << 20) -> Decoded:
+    """Decode exactly one item that fills `data`. Raises RlpError on anything that is not canonical.
+
+    `items_max` bounds what is in all its lists: a list of empty lists takes a byte and a microsecond for each.
+    """
+    item, end = _decode_at(data, 0, len(data), 0, [items_max])
     if end != len(data):
         raise RlpError(f"{len(data) - end} bytes follow the item")
     return item
@@ -66,7 +69,7 @@ def _prefix(length: int, offset: int) -> bytes:
     return bytes((offset + 55 + len(size),)) + size
 
 
-def _decode_at(data: bytes, start: int, end: int, depth: int) -> tuple[Decoded, int]:
+def _decode_at(data: bytes, start: int, end: int, depth: int, room: list[int]) -> tuple[Decoded, int]:
     if start >= end:
         raise RlpError("the data ends where an item should begin")
     first = data[start]
@@ -82,8 +85,11 @@ def _decode_at(data: bytes, start: int, end: int, depth: int) -> tuple[Decoded, 
         raise RlpError(f"lists are nested more than {DEPTH_MAX} deep")
     parts: list[Decoded] = []
     while begin < stop:
-        part, begin = _decode_at(data, begin, stop, depth + 1)
+        if len(parts) >= room[0]:
+            raise RlpError("the lists have more items than are allowed")
+        part, begin = _decode_at(data, begin, stop, depth + 1, room)
         parts.append(part)
+    room[0] -= len(parts)
     return parts, stop
 
 

@@ -12,6 +12,8 @@ from node.chain.signing import SigningKey, recover
 AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 TRANSACTION_BYTES_MAX = 1 << 20
+_FIELDS_MAX = 12
+_ACCESS_BYTES_MIN = 7  # for each RLP item of an access list: the least is 23 bytes for an address without slots, three
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +91,7 @@ def decode_transaction(raw: bytes) -> Transaction:
 
 
 def _items(raw: bytes, count: int) -> list[rlp.Decoded]:
-    items = rlp.decode(raw)
+    items = rlp.decode(raw, items_max=_FIELDS_MAX + len(raw) // _ACCESS_BYTES_MIN)
     if not isinstance(items, list) or len(items) != count:
         raise rlp.RlpError(f"expected a list of {count} fields")
     return items

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merkle import log
-from node.chain.contracts import ballots, flatlog
+from node.chain.contracts import ballots, contract, flatlog
 from node.chain.contracts.elections import ABI as ELECTIONS_ABI
 from node.chain.contracts.elections import log_slots, read_election, tally_slots
 from node.chain.signing import SigningKey
@@ -136,6 +136,29 @@ def test_what_no_election_can_be(change: dict[str, Any], reason: str) -> None:
     name, (text,) = chain.refusal(GATEWAY, ELECTIONS, "create", 1, *fields.values(), bytes(32))
     assert name == "InvalidElection"
     assert reason in text
+
+
+@pytest.mark.parametrize(
+    ("options", "text_bytes", "registrars", "reason"),
+    [(65, 0, 0, "2 to 64, not 65"), (900, 64, 0, "not 900"), (64, 257, 0, "256"), (2, 1, 65, "at most 64")],
+)
+def test_lists_that_would_cost_far_more_than_their_gas_are_refused_unread(
+    monkeypatch: pytest.MonkeyPatch, options: int, text_bytes: int, registrars: int, reason: str
+) -> None:
+    """Each of the options points to the same text; a decoder would make as many copies of it."""
+    chain = Chain()
+    texts = 9 * 32
+    addresses = texts + 32 + 32 * options + 32 + 320
+    words = [7, addresses, texts, 1, 0, 0, 0, addresses, 0, options, *[32 * options] * options, text_bytes]
+    data = b"".join(word.to_bytes(32, "big") for word in words) + bytes(320) + registrars.to_bytes(32, "big")
+    selector = ELECTIONS_ABI.functions["create"].id
+    monkeypatch.setattr(contract, "decode", None)
+    result = chain.call_raw(ELECTIONS, selector + data, sender=GATEWAY.address)
+    monkeypatch.undo()
+    assert not result.succeeded
+    name, (why,) = ELECTIONS_ABI.decode_error(result.output) or ("", ("",))
+    assert name == "InvalidElection"
+    assert reason in why
 
 
 def test_an_id_is_taken_once() -> None:

@@ -206,6 +206,24 @@ def test_malformed_access_lists_are_refused(access_list: Any) -> None:
         decode_transaction(b"\x02" + rlp.encode(fields))
 
 
+@pytest.mark.parametrize("entry", [(bytes(20), ()), (bytes(20), (bytes(32),) * 100)])
+def test_an_access_list_may_fill_the_transaction(entry: tuple[bytes, tuple[bytes, ...]]) -> None:
+    count = (TRANSACTION_BYTES_MAX - 200) // len(rlp.encode([entry[0], list(entry[1])]))
+    key = SigningKey(SECRET)
+    transaction = sign_transaction(
+        key, chain_id=1, nonce=0, to=bytes(20), gas_limit=21_000, access_list=[entry] * count
+    )
+    assert len(decode_transaction(transaction.raw).access_list) == count
+
+
+@pytest.mark.parametrize("filling", [b"\1", b"\xc0", b"\xc1\xc0"])
+def test_a_megabyte_of_tiny_items_is_refused_early(filling: bytes) -> None:
+    """Read to its end, each such transaction would hold a node up for a second."""
+    raw = b"\x02" + rlp.encode_list([filling * (500_000 // len(filling))])
+    with pytest.raises(InvalidTransaction, match="more items than are allowed"):
+        decode_transaction(raw)
+
+
 VALID = [
     EIP_155,
     bytes(

@@ -101,3 +101,11 @@ def test_depth_is_bounded() -> None:
     assert rlp.decode(rlp.encode(nested)) == nested
     with pytest.raises(rlp.RlpError, match="nested"):
         rlp.decode(rlp.encode([nested]))
+
+
+@pytest.mark.parametrize("nested", [[b"\1"] * 9, [[]] * 9, [[b""] * 4, [b""] * 4], [[[b""] * 8]]])
+def test_items_are_bounded(nested: Any) -> None:
+    encoded = rlp.encode(nested)
+    assert rlp.decode(encoded, items_max=10) == nested
+    with pytest.raises(rlp.RlpError, match="more items"):
+        rlp.decode(encoded, items_max=7)

@@ -31,6 +31,7 @@ from node.chain.contracts.elections import (
     Election,
     ElectionState,
     cancel,
+    check_lists,
     close,
     create,
     election_view,
@@ -356,7 +357,7 @@ CONTRACT = NativeContract(
     ABI,
     ELECTIONS,
     {
-        "create": ABI.bind("create", CREATE_GAS, create),
+        "create": ABI.bind("create", CREATE_GAS, create, check_lists),
         "cast": _cast,
         "castBatch": _cast_batch,
         "close": ABI.bind("close", CHANGE_GAS, close),

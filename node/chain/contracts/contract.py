@@ -96,8 +96,16 @@ class Abi:
         """The exception with which a contract refuses a call."""
         return Revert(self.encode_error(name, *arguments))
 
-    def bind(self, name: str, gas: int, function: Callable[..., tuple[object, ...]]) -> Handler:
+    def bind(
+        self,
+        name: str,
+        gas: int,
+        function: Callable[..., tuple[object, ...]],
+        check: Callable[[bytes], None] = lambda _: None,
+    ) -> Handler:
         """A handler that charges `gas`, decodes the arguments, calls `function` and encodes what it returns.
+
+        `check` sees the calldata before anything is decoded.
 
         Views are refused to transactions: nobody sees what a transaction returns, and reading much costs little gas.
         """
@@ -109,6 +117,7 @@ class Abi:
                 raise self.revert("ReadOnly", signature.id)
             if len(call.data) > CALLDATA_BYTES_MAX:
                 raise self.revert("InvalidCalldata", f"{len(call.data)} bytes, at most {CALLDATA_BYTES_MAX}")
+            check(call.data)
             try:
                 arguments = _decode(signature.inputs, call.data[4:])
             except ValueError:

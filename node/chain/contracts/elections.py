@@ -56,6 +56,10 @@ ELECTIONS_MAX = (1 << 32) - 2
 CREATE_GAS = 200_000
 CREATE_WORD_GAS = 2_000
 CHANGE_GAS = 30_000
+_OPTIONS_ARGUMENT, _REGISTRARS_ARGUMENT = 2, 7  # of `create`
+_OPTIONS_FAULT = "options are {} to {}, not {{}}".format(*OPTIONS_RANGE)
+_OPTION_FAULT = f"an option has 1 to {OPTION_BYTES_MAX} bytes"
+_REGISTRARS_FAULT = f"registrars are at most {REGISTRARS_MAX} different addresses"
 
 ABI = load_abi("Elections")
 
@@ -147,6 +151,26 @@ def tally_slots(id_: int, options: int) -> tuple[list[int], int]:
     base = mapping_slot(id_, ELECTIONS_SLOT)
     first = data_slot(base + COUNTS)
     return [first + option for option in range(options)], base + SEALED
+
+
+def check_lists(data: bytes) -> None:
+    """Refuse lists and options of a new election that are too long, by hand, before a library decodes them.
+
+    Offsets in calldata may point to one long text many times over: decoding that costs far more than its gas.
+    """
+
+    def word(at: int) -> int:
+        return int.from_bytes(data[at : at + 32], "big")
+
+    registrars, options = 4 + word(4 + 32 * _REGISTRARS_ARGUMENT), 4 + word(4 + 32 * _OPTIONS_ARGUMENT)
+    if word(registrars) > REGISTRARS_MAX:
+        raise ABI.revert("InvalidElection", _REGISTRARS_FAULT)
+    count = word(options)
+    if count > OPTIONS_RANGE[1]:
+        raise ABI.revert("InvalidElection", _OPTIONS_FAULT.format(count))
+    first = options + 32
+    if any(word(first + word(first + 32 * position)) > OPTION_BYTES_MAX for position in range(count)):
+        raise ABI.revert("InvalidElection", _OPTION_FAULT)
 
 
 def create(
@@ -264,15 +288,15 @@ def _fault(title: str, options: tuple[str, ...], kinds: int, registrars: tuple[b
     if not 1 <= len(title.encode()) <= TITLE_BYTES_MAX:
         return f"title has 1 to {TITLE_BYTES_MAX} bytes"
     if not low <= len(options) <= high:
-        return f"options are {low} to {high}, not {len(options)}"
+        return _OPTIONS_FAULT.format(len(options))
     if not all(1 <= len(option.encode()) <= OPTION_BYTES_MAX for option in options):
-        return f"an option has 1 to {OPTION_BYTES_MAX} bytes"
+        return _OPTION_FAULT
     if len(set(options)) != len(options):
         return "options differ from each other"
     if not 1 <= kinds <= KINDS_ALL:
         return f"kinds is 1 (open), 2 (sealed) or 3 (both), not {kinds}"
     if len(registrars) > REGISTRARS_MAX or len(set(registrars)) != len(registrars):
-        return f"registrars are at most {REGISTRARS_MAX} different addresses"
+        return _REGISTRARS_FAULT
     return ""
 
 
