@@ -18,7 +18,9 @@ ENGINE = "node.consensus.engine:Engine"
 GUARD = "node.consensus.guard"
 JUSTIFICATION = "node.consensus.justification"
 RUNTIME = "node.runtime:Runtime"
-_ANY_ROUND_CHANGE = Change(f"{GUARD}:_carries", "if prepared is None:", "if True:\n        return True\n    if prepared is None:")
+_ANY_ROUND_CHANGE = Change(
+    f"{GUARD}:_carries", "if prepared is None:", "if True:\n        return True\n    if prepared is None:"
+)
 
 MUTANTS: dict[str, tuple[Change, ...]] = {
     "the guard is not synced before signing": (

@@ -38,6 +38,10 @@ class Promise:
     committed: Statement | None = None
 
 
+def _proposed_by(statement: Statement) -> tuple[int, int, bytes | None]:
+    return statement.height, statement.round, statement.block_hash
+
+
 class Referee:
     """Knows the one chain that honest nodes have made, and everything that honest validators have signed."""
 
@@ -131,8 +135,11 @@ class Referee:
 
     def proposed(self, signer: bytes, statement: Statement) -> None:
         """A PROPOSAL leaves some node, honest or not."""
-        if self.validators[(statement.height + statement.round) % len(self.validators)] == signer:
-            self._proposed.add((statement.height, statement.round, statement.block_hash))
+        if signer == self._proposer(statement):
+            self._proposed.add(_proposed_by(statement))
+
+    def _proposer(self, statement: Statement) -> bytes:
+        return self.validators[(statement.height + statement.round) % len(self.validators)]
 
     def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
         """A statement of an honest validator leaves its node. `is_noted`: its guard on disk knows of it."""
@@ -156,7 +163,7 @@ class Referee:
             raise Violation("guard: nothing below a ROUND-CHANGE", f"{name} signs {statement} after {promise.round}")
         elif statement.kind is Kind.COMMIT:
             promise.committed = statement
-        elif (statement.height, statement.round, statement.block_hash) not in self._proposed:
+        elif signer != self._proposer(statement) and _proposed_by(statement) not in self._proposed:
             raise Violation("proposers", f"{name} signs {statement}, which the proposer did not propose")
 
     @staticmethod

@@ -63,7 +63,9 @@ class World:
         self._all_sign = False
         self._calm_us = 0
         self._calm_height = 0
-        self._whole: tuple[int, int] | None = None  # (when everyone could reach everyone, the height then)
+        self.whole_us: int | None = None  # when everyone could reach everyone, after the faults
+        self._whole_height = 0
+        self.next_block_us: int | None = None  # when the first block after the faults was seen
 
     def _machine(self, index: int, *, of: int, name: str = "") -> Machine:
         key, plan = self.foundation.keys[of], self.plan
@@ -156,12 +158,14 @@ class World:
             raise Violation("liveness", f"not together after {TOGETHER_US // 1_000_000} s: {self._describe()}")
         processes = self.honest_processes()
         everyone = sum(machine.honest for machine in self.machines)
-        if self._whole is None and len(processes) == everyone and self.network.is_whole():
-            self._whole = (now_us, height)
+        if self.next_block_us is None and height > self._calm_height:
+            self.next_block_us = now_us
+        if self.whole_us is None and len(processes) == everyone and self.network.is_whole():
+            self.whole_us, self._whole_height = now_us, height
             self._all_sign = all(process.runtime.engine.status().signs for process in processes)
             self.clients[0].cast_another()
-        late = self._whole is not None and height == self._whole[1] and now_us - self._whole[0] > QUORUM_BACK_US
-        if late and self._all_sign:
+        waited_us = 0 if self.whole_us is None or height > self._whole_height else now_us - self.whole_us
+        if waited_us > QUORUM_BACK_US and self._all_sign:
             raise Violation(
                 "recovery", f"no block {QUORUM_BACK_US // 1_000_000} s after all is whole: {self._describe()}"
             )
@@ -171,7 +175,7 @@ class World:
     def _is_together(self, processes: list[Process], everyone: int) -> bool:
         height = self.referee.height
         self.together = (
-            self._whole is not None
+            self.whole_us is not None
             and len(processes) == everyone
             and height > self._calm_height + 1
             and all(client.is_done for client in self.clients)
