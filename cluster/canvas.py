@@ -50,9 +50,7 @@ class Canvas:
                 continue
             for channel, value in enumerate(colour):
                 part = row[3 * left + channel : 3 * right : 3]
-                row[3 * left + channel : 3 * right : 3] = bytes(
-                    round(old + (value - old) * opacity) for old in part
-                )
+                row[3 * left + channel : 3 * right : 3] = bytes(round(old + (value - old) * opacity) for old in part)
 
     def line(self, x0: int, y0: int, x1: int, y1: int, colour: Colour, *, width: int = 2) -> None:
         """A straight line, `width` pixels thick (Bresenham)."""

@@ -62,6 +62,9 @@ def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     new = actions.add_parser("new", help="make a key (mode 0600) and print its address")
     new.add_argument("--folder", type=Path, default=Path(), help="the process's folder (default: here)")
+    new.add_argument(
+        "--genesis", type=Path, metavar="F", help="of a network that runs: makes a new validator's guard as well"
+    )
     new.add_argument("--kind", choices=("validator", "gateway"), default="validator", help="default: validator")
 
     genesis = verbs.add_parser(
@@ -123,6 +126,51 @@ def _verb_that_disturbs(verbs: "argparse._SubParsersAction[argparse.ArgumentPars
     chaos.add_argument("--clients", type=int, default=8, metavar="N", help="callers at once (default: 8)")
 
 
+def _verbs_that_govern(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for verb, what in (("validators", "validator"), ("gateways", "gateway")):
+        parser = verbs.add_parser(verb, help=f"who the {verb} are; propose and vote on others")
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        propose = actions.add_parser(
+            "propose",
+            help="propose a change, or vote for the one that is proposed",
+            description="More than half of the validators decide. Proposing what is proposed already is a vote for it. "
+            f"Without --key, every validator's key below --data-dir votes until the {what}s change.",
+        )
+        propose.add_argument("change", choices=("add", "remove", "replace"))
+        propose.add_argument("address", metavar="ADDRESS")
+        propose.add_argument("new", nargs="?", metavar="NEW", help="replace: who comes for ADDRESS")
+        propose.add_argument(
+            "--key", type=Path, action="append", default=[], metavar="F", help="a validator's key file"
+        )
+        listing = actions.add_parser("list", help=f"the {verb} now")
+        votes = actions.add_parser("votes", help="what is proposed, and who has voted")
+        for action in (propose, listing, votes):
+            action.add_argument("--rpc", metavar="URL", help="the node to ask (default: one of --data-dir)")
+            _data_dir(action)
+
+
+def _verbs_that_mend(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    folder = {"type": Path, "metavar": "FOLDER", "help": "the stopped node's folder, or its node.toml"}
+    guard = verbs.add_parser("guard", help="look at a stopped validator's sign guard, or resume a lost one")
+    actions = guard.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("show", help="what it has promised").add_argument("folder", **folder)  # type: ignore[arg-type]
+    resume = actions.add_parser("resume", help="let a validator sign again whose guard is lost; explains the risk")
+    resume.add_argument("folder", **folder)  # type: ignore[arg-type]
+    resume.add_argument("--above", type=int, metavar="HEIGHT", help="it signs only above this height")
+    resume.add_argument("--yes", action="store_true", help="you have read what it risks")
+
+    override = verbs.add_parser("override", help="name other validators where a quorum is lost for good")
+    actions = override.add_subparsers(dest="action", required=True, metavar="ACTION")
+    make = actions.add_parser("make", help="write an override of the height after a stopped node's head")
+    make.add_argument("folder", **folder)  # type: ignore[arg-type]
+    make.add_argument("--validator", action="append", required=True, metavar="ADDRESS", help="once for each")
+    make.add_argument("--out", type=Path, default=Path("override.json"), metavar="F", help="default: override.json")
+    sign = actions.add_parser("sign", help="add signatures; each validator that it names signs")
+    sign.add_argument("--key", type=Path, action="append", required=True, metavar="F", help="a validator's key file")
+    for action in (sign, actions.add_parser("show", help="what it says, and who has signed")):
+        action.add_argument("file", type=Path, metavar="FILE")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
@@ -131,6 +179,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _verbs_that_run(verbs)
     _verb_that_disturbs(verbs)
+    _verbs_that_govern(verbs)
+    _verbs_that_mend(verbs)
     _verbs_that_make(verbs)
     return parser
 

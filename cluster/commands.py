@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cluster import view
 from cluster.cli import DEFAULT_CHAIN_ID
-from cluster.creation import create, new_keys, reconfigure
+from cluster.creation import create, join, new_keys, reconfigure
 from cluster.network import (
     CONFIG_FILES,
     ClusterError,
@@ -252,7 +252,10 @@ def init(options: argparse.Namespace) -> int:
 
 def keys(options: argparse.Namespace) -> int:
     """Make a key where it will be used."""
-    print(new_keys(options.folder, options.kind))
+    address = new_keys(options.folder, options.kind)
+    if options.genesis is not None:
+        join(options.folder, options.kind, address, options.genesis)
+    print(address)
     return 0
 
 
@@ -307,6 +310,20 @@ def chaos(options: argparse.Namespace) -> int:
     return one.run(options)
 
 
+def govern(options: argparse.Namespace) -> int:
+    """Validators and gateways: who they are, and votes on others."""
+    from cluster import governance  # not at the top: the other verbs need no contract
+
+    return governance.run(options)
+
+
+def mend(options: argparse.Namespace) -> int:
+    """What is done to a node that is stopped."""
+    from cluster import offline  # not at the top: the other verbs need no node
+
+    return offline.guard(options) if options.verb == "guard" else offline.override(options)
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the verb that `options` name."""
     verbs = {
@@ -318,6 +335,10 @@ def run(options: argparse.Namespace) -> int:
         "pause": lambda o: _signal(o, signal.SIGSTOP, "is paused"),
         "resume": lambda o: _signal(o, signal.SIGCONT, "goes on"),
         "chaos": chaos,
+        "validators": govern,
+        "gateways": govern,
+        "guard": mend,
+        "override": mend,
         "init": init,
         "keys": keys,
         "genesis": genesis,
@@ -325,8 +346,4 @@ def run(options: argparse.Namespace) -> int:
     try:
         return verbs[options.verb](options)
     except PermissionError as error:
-        raise ClusterError(
-            f"no permission for {error.filename}: run as its owner, or use another --data-dir"
-        ) from None
-
-
+        raise ClusterError(f"no permission for {error.filename}: run as its owner, or use another --data-dir") from None

@@ -38,6 +38,21 @@ def new_keys(folder: Path, kind: str) -> str:
     return address
 
 
+def join(folder: Path, kind: str, address: str, genesis_file: Path) -> None:
+    """Make the rest of what a new member of a running network needs besides its configuration.
+
+    `address` is of the key just made, so a validator's guard begins fresh: nothing has ever been signed with that key.
+    """
+    try:
+        document = genesis_file.read_bytes()
+        domain = domain_of(parse_genesis(orjson.loads(document)))
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"--genesis {genesis_file}: {error}") from None
+    write_atomically(folder / "genesis.json", document)
+    if kind == "validator":
+        create_guard(folder / GUARD_FILE, domain, bytes.fromhex(address[2:]))
+
+
 def _genesis(network: Network) -> Genesis:
     alloc = {bytes.fromhex(account[2:]): DEV_BALANCE_WEI for account in DEV_ACCOUNTS} if network.dev else {}
 

@@ -97,6 +97,7 @@ class Engine:
             guard_lost=guard is not None and guard.lost,
             guard_floor=0 if guard is None else guard.floor,
             heard_ms=dict(self._peers.heard_ms),
+            heads=dict(self._peers.heads),
             deadline_ms=self.deadline_ms(),
         )
 

@@ -203,4 +203,5 @@ class Status:
     guard_lost: bool
     guard_floor: int  # it signs only above this height
     heard_ms: dict[bytes, int]  # when a validator's message last came
+    heads: dict[bytes, int]  # the newest final height that each peer has told of
     deadline_ms: int | None

@@ -45,7 +45,7 @@ _STATUS = record(
     height=QUANTITY,
     blockHash=HASH,
     round=QUANTITY,
-    peers=list_of(record("peer", address=ADDRESS, name=STRING, endpoint=STRING)),
+    peers=list_of(record("peer", address=ADDRESS, name=STRING, endpoint=STRING, height=nullable(QUANTITY))),
     peerCount=QUANTITY,
     mempool=QUANTITY,
     ballots=QUANTITY,
@@ -120,7 +120,7 @@ class PoaMethods:
         """This node at a glance."""
         ballots = await self._counts.ballots()
         chain, head = self._chain, self._chain.head
-        peers = self._node.peers()
+        peers, consensus = self._node.peers(), self._node.consensus()
         return {
             "name": self._node.name,
             "address": data(self._node.address),
@@ -129,8 +129,16 @@ class PoaMethods:
             "genesisHash": data(chain.domain.genesis_hash),
             "height": quantity(head.number),
             "blockHash": data(head.hash),
-            "round": quantity(self._node.consensus().round),
-            "peers": [{"address": data(peer.address), "name": peer.name, "endpoint": peer.endpoint} for peer in peers],
+            "round": quantity(consensus.round),
+            "peers": [
+                {
+                    "address": data(peer.address),
+                    "name": peer.name,
+                    "endpoint": peer.endpoint,
+                    "height": quantity(consensus.heads[peer.address]) if peer.address in consensus.heads else None,
+                }
+                for peer in peers
+            ],
             "peerCount": quantity(len(peers)),
             "mempool": quantity(len(self._node.mempool)),
             "ballots": quantity(ballots),

@@ -82,6 +82,10 @@ class ConsensusStatus(Protocol):
     @property
     def heard_ms(self) -> dict[bytes, int]: ...
     @property
+    def heads(self) -> dict[bytes, int]:
+        """The newest final height that each peer has told of."""
+
+    @property
     def deadline_ms(self) -> int | None: ...
 
 

@@ -70,6 +70,7 @@ class FakeConsensus:
     proposer: bytes
     validators: tuple[bytes, ...]
     heard_ms: dict[bytes, int]
+    heads: dict[bytes, int]
     prepared_round: int | None = None
     signs: bool = True
     guard_lost: bool = False
@@ -129,8 +130,11 @@ class LoneNode:
 
     def consensus(self) -> FakeConsensus:
         height = self.chain.head.number + 1
+        heads = {VALIDATOR_KEYS[1].address: 4}
         heard = {VALIDATOR_KEYS[1].address: time.monotonic_ns() // 1_000_000 - 250}
-        return FakeConsensus(height, 3, "waiting", self.chain.proposer(height, 3), self.chain.next_validators, heard)
+        return FakeConsensus(
+            height, 3, "waiting", self.chain.proposer(height, 3), self.chain.next_validators, heard, heads
+        )
 
     def watch(self, watcher: Watcher) -> None:
         self.watchers.add(watcher)

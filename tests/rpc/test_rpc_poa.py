@@ -86,7 +86,8 @@ async def test_status_counts_what_is_final(rpc: Caller, node: LoneNode) -> None:
         "blockHash": "0x" + node.chain.head.hash.hex(),
         "round": "0x3",
         "peers": [
-            {"address": VALIDATORS[n], "name": f"validator-{n}", "endpoint": f"127.0.0.1:3030{n}"} for n in (1, 2)
+            {"address": VALIDATORS[n], "name": f"validator-{n}", "endpoint": f"127.0.0.1:3030{n}", "height": height}
+            for n, height in ((1, "0x4"), (2, None))
         ],
         "peerCount": "0x2",
         "mempool": "0x1",
