@@ -1,4 +1,4 @@
-"""The bounded queue in front of the runtime: consensus before bulk, and a peer that floods it is told apart."""
+"""The bounded queue in front of the runtime: consensus before bulk, and each peer in turn with room of its own."""
 
 import asyncio
 from collections import deque
@@ -7,8 +7,9 @@ from typing import TypeAlias
 from node.p2p.events import Connected, Disconnected, Received
 from node.p2p.kinds import URGENT_KINDS
 
-URGENT_MAX = 16_384
+URGENT_MAX = 4_096  # messages of one peer
 BULK_MAX = 256
+LANE_BYTES_MAX = 32 << 20  # of one peer's messages in one lane; a single one always fits
 
 
 class Woken:
@@ -20,28 +21,56 @@ InboxEvent: TypeAlias = Connected | Disconnected | Received | Woken
 
 
 class InboxFull(RuntimeError):
-    """No room for another message of this kind; a sender that matters says it again."""
+    """No room for another message of this peer and kind; a sender that matters says it again."""
+
+
+class _Lane:
+    """A queue for each peer, served in turn: whoever floods it waits behind its own messages and nobody else does."""
+
+    def __init__(self) -> None:
+        self._queues: dict[bytes, deque[Connected | Disconnected | Received]] = {}  # the first is served next
+        self._bytes_counts: dict[bytes, int] = {}
+
+    def put(self, event: Connected | Disconnected | Received, count_max: int) -> None:
+        peer = event.peer
+        queue = self._queues.get(peer, ())
+        if isinstance(event, Received):
+            bytes_count = self._bytes_counts.get(peer, 0) + len(event.payload)
+            if queue and (len(queue) >= count_max or bytes_count > LANE_BYTES_MAX):
+                raise InboxFull(f"{len(queue)} messages of 0x{peer.hex()} wait already")
+            self._bytes_counts[peer] = bytes_count
+        self._queues.setdefault(peer, deque()).append(event)
+
+    def take(self) -> Connected | Disconnected | Received | None:
+        peer = next(iter(self._queues), None)
+        if peer is None:
+            return None
+        queue = self._queues.pop(peer)
+        event = queue.popleft()
+        if queue:
+            self._queues[peer] = queue
+            if isinstance(event, Received):
+                self._bytes_counts[peer] -= len(event.payload)
+        else:
+            self._bytes_counts.pop(peer, None)
+        return event
 
 
 class Inbox:
     """What waits for the runtime, all in one event loop."""
 
     def __init__(self) -> None:
-        self._urgent: deque[InboxEvent] = deque()
-        self._bulk: deque[InboxEvent] = deque()
+        self._urgent = _Lane()
+        self._bulk = _Lane()
         self._filled = asyncio.Event()
         self._is_woken = False
 
     def put(self, event: Connected | Disconnected | Received) -> None:
         """Queue an event. Raises InboxFull; comings and goings of peers always fit."""
         if isinstance(event, Received) and event.kind not in URGENT_KINDS:
-            if len(self._bulk) >= BULK_MAX:
-                raise InboxFull(f"{BULK_MAX} bulk messages wait already")
-            self._bulk.append(event)
+            self._bulk.put(event, BULK_MAX)
         else:
-            if isinstance(event, Received) and len(self._urgent) >= URGENT_MAX:
-                raise InboxFull(f"{URGENT_MAX} consensus messages wait already")
-            self._urgent.append(event)
+            self._urgent.put(event, URGENT_MAX)
         self._filled.set()
 
     def wake(self) -> None:
@@ -50,7 +79,11 @@ class Inbox:
         self._filled.set()
 
     async def get(self, timeout_s: float | None) -> InboxEvent:
-        """The next event; WOKEN when `wake` was called or the time is over first."""
+        """The next event; WOKEN when `wake` was called or the time is over first.
+
+        Sockets and callers of JSON-RPC have their turn before it, however much waits here.
+        """
+        await asyncio.sleep(0)
         event = self.take()
         if event is not None:
             return event
@@ -64,9 +97,10 @@ class Inbox:
 
     def take(self) -> InboxEvent | None:
         """The next event if one waits: consensus first, then a wake, then bulk."""
-        if self._urgent:
-            return self._urgent.popleft()
+        urgent = self._urgent.take()
+        if urgent is not None:
+            return urgent
         if self._is_woken:
             self._is_woken = False
             return WOKEN
-        return self._bulk.popleft() if self._bulk else None
+        return self._bulk.take()

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from node import payloads
-from node.chain.errors import InvalidTransaction, LedgerError
+from node.chain.errors import InvalidTransaction, LedgerError, PeerError
 from node.chain.genesis import Genesis, GenesisError, parse_genesis
 from node.chain.outcome import Executed
 from node.chain.transaction import Transaction
@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version_info.minor}"
 RECOVER_INLINE_MAX = 16  # fewer signatures than this are recovered at once; a thread would cost more than it saves
 ANNOUNCE_AFTER_S = 0.005  # hashes of new transactions are gathered this long, then announced together
-PEER_TRANSACTIONS_MAX = 256  # payloads of peers' transactions that wait
 STARTUP_ERRORS = (
     ConfigError, KeyFileError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
 )  # fmt: skip
@@ -183,7 +182,7 @@ class Service:
         )
         self.mempool = self._runtime.mempool
         self._advanced = asyncio.Event()
-        self._peer_transactions: asyncio.Queue[list[bytes]] = asyncio.Queue(PEER_TRANSACTIONS_MAX)
+        self._peer_transactions = Inbox()  # apart, since checking signatures must not hold blocks up
         self._to_announce: list[bytes] = []
         self._started_at_height = self.chain.head.number
         self._watchers: set[Watcher] = set()
@@ -240,18 +239,25 @@ class Service:
 
     async def _take_peer_transactions(self) -> None:
         while True:
-            raws = await self._peer_transactions.get()
-            await self._runtime.intake.submit(raws, from_client=False)
+            event = await self._peer_transactions.get(None)
+            if not isinstance(event, Received):
+                continue
+            try:
+                raws = payloads.unpack_transactions(event.payload)
+            except PeerError as error:
+                self._network.drop(event.peer, str(error))
+            else:
+                await self._runtime.intake.submit(raws, from_client=False)
 
     # -- what the network and the runtime tell -----------------------------------------------------------------
 
     def _on_peer_event(self, event: PeerEvent) -> None:
         try:
             if isinstance(event, Received) and event.kind is Kind.TRANSACTIONS:
-                self._peer_transactions.put_nowait(payloads.unpack_transactions(event.payload))
+                self._peer_transactions.put(event)
             else:
                 self._inbox.put(event)
-        except (InboxFull, asyncio.QueueFull) as error:
+        except InboxFull as error:
             log.debug("a message of a peer was dropped: %s", error)  # consensus resends, sync and gossip ask again
 
     def _on_final(self, executed: Executed, certificate: Certificate) -> None:

@@ -1,4 +1,6 @@
-"""The inbox: consensus overtakes bulk, wakes are merged, and neither queue grows without bound."""
+"""The inbox: consensus overtakes bulk, wakes are merged, and neither queue grows without bound, peers have turns."""
+
+import asyncio
 
 import pytest
 
@@ -7,11 +9,11 @@ from node.inbox import WOKEN, Inbox, InboxFull
 from node.p2p.events import Disconnected, Received
 from node.p2p.kinds import Kind
 
-PEER = b"\x01" * 20
+PEER, OTHER = b"\x01" * 20, b"\x02" * 20
 
 
-def message(kind: Kind, payload: bytes = b"") -> Received:
-    return Received(PEER, kind, payload)
+def message(kind: Kind, payload: bytes = b"", peer: bytes = PEER) -> Received:
+    return Received(peer, kind, payload)
 
 
 async def test_consensus_goes_first_then_wakes_then_bulk() -> None:
@@ -42,3 +44,57 @@ async def test_both_queues_are_bounded_but_comings_and_goings_fit(monkeypatch: p
     gone = Disconnected(PEER, "bye")
     queue.put(gone)
     assert [(await queue.get(0)) for _ in range(4)][2] == gone
+
+
+async def test_who_floods_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox, "URGENT_MAX", 3)
+    queue = Inbox()
+    flood = [message(Kind.CONSENSUS, bytes((number,))) for number in range(3)]
+    for each in flood:
+        queue.put(each)
+    with pytest.raises(InboxFull):
+        queue.put(message(Kind.CONSENSUS))
+    other: list[Received | Disconnected] = [message(Kind.CONSENSUS, b"a", OTHER), Disconnected(OTHER, "bye")]
+    for event in other:
+        queue.put(event)
+    assert [await queue.get(0) for _ in range(5)] == [flood[0], other[0], flood[1], other[1], flood[2]]
+    queue.put(flood[0])
+
+
+@pytest.mark.parametrize("kind", [Kind.CONSENSUS, Kind.BLOCKS])
+async def test_bytes_are_bounded_and_one_message_always_fits(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    monkeypatch.setattr(inbox, "LANE_BYTES_MAX", 10)
+    queue = Inbox()
+    for _ in range(3):
+        queue.put(message(kind, bytes(11)))
+        with pytest.raises(InboxFull):
+            queue.put(message(kind, bytes(1)))
+        await queue.get(0)
+        queue.put(message(kind, bytes(4)))
+        queue.put(message(kind, bytes(6)))
+        with pytest.raises(InboxFull):
+            queue.put(message(kind, bytes(1)))
+        await queue.get(0)
+        queue.put(message(kind, bytes(4)))
+        for _ in range(2):
+            await queue.get(0)
+
+
+async def test_others_have_their_turn_while_much_waits() -> None:
+    """Else whole queues of the largest messages would be worked off before a socket is read again."""
+    queue = Inbox()
+    for _ in range(4):
+        queue.put(message(Kind.BLOCKS))
+    turns = 0
+
+    async def somebody_else() -> None:
+        nonlocal turns
+        while turns < 4:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(somebody_else())
+    for _ in range(4):
+        await queue.get(None)
+    assert turns >= 3
+    await task
