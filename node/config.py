@@ -4,13 +4,14 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
+from node.p2p import endpoint
 from node.rpc.limits import Limits
 
 
@@ -66,6 +67,14 @@ class P2PConfig(_Table):
     observers: list[Address] = Field(
         default_factory=list, max_length=256, description="Addresses that may connect and follow without being members."
     )
+
+    @model_validator(mode="after")
+    def _can_be_dialled(self) -> Self:
+        if self.advertise is not None:
+            endpoint.parse_endpoint(self.advertise)
+        elif endpoint.is_wildcard(parse_endpoint(self.bind)[0]):
+            raise ValueError(f"'advertise' is needed, since nobody can dial the bound address {self.bind}")
+        return self
 
 
 class RpcConfig(_Table):

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 
 from node.chain.errors import PeerError
 
@@ -42,3 +42,11 @@ def parse_endpoint(text: str, *, port_min: int = 1) -> Endpoint:
     if len(host) > HOST_CHARACTERS_MAX or not _NAME.fullmatch(host):
         raise InvalidEndpoint(f"endpoint {text[:300]!r}: expected a host name, an IPv4 address or a bracketed IPv6 one")
     return Endpoint(host, port)
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether `host` stands for every address of a machine: good to bind, and nothing that anybody can dial."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return not host

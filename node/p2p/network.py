@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from node.chain.signing import SigningKey
 from node.p2p.connection import Connection
 from node.p2p.dialer import Dialer
 from node.p2p.discovery import Discovery
-from node.p2p.endpoint import Endpoint, parse_endpoint
+from node.p2p.endpoint import Endpoint, is_wildcard, parse_endpoint
 from node.p2p.events import Connected, Disconnected, PeerEvent, PeerInfo, Received
 from node.p2p.identity import Identity
 from node.p2p.kinds import BLOCK_BYTES_MAX_DEFAULT, Kind, payload_bytes_max
@@ -69,7 +68,7 @@ class Network:
         self._key = key
         self._bind = bind
         self._advertise = parse_endpoint(advertise) if advertise else None
-        if self._advertise is None and _is_wildcard(bind[0]):
+        if self._advertise is None and is_wildcard(bind[0]):
             raise ValueError(f"p2p.advertise is needed, since nobody can dial the bound address {bind[0]!r}")
         self._name = name
         self._is_member = is_member
@@ -267,10 +266,3 @@ class Network:
 
 def _waits_for_hello(connection: Connection, address: bytes) -> bool:
     return not connection.is_over() and not connection.settled.done() and connection.is_of(address)
-
-
-def _is_wildcard(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return not host

@@ -38,6 +38,8 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ('name = "a"\nnaem = "b"\n', "naem"),
         ('name = "a"\n[rpc]\nbind = "8001"\n', r"rpc\.bind = '8001'.*HOST:PORT"),
         ('name = "a"\n[consensus]\nblock_interval_min_ms = 0\n', r"consensus\.block_interval_min_ms = 0"),
+        ('name = "a"\n[p2p]\nbind = "0.0.0.0:30303"\n', "'advertise' is needed"),
+        ('name = "a"\n[p2p]\nadvertise = "a host:30303"\n', "expected a host name"),
         ("name = \n", "not TOML"),
         ("", "name"),
     ],
