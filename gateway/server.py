@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from gateway.api import anchors, elections, health, logs, votes
+from gateway.api import anchors, elections, health, logs, trees, votes
 from gateway.api.common import GATEWAY, problems
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
 from gateway.disk import FolderInUse
@@ -28,7 +28,7 @@ def make_app(gateway: Gateway) -> web.Application:
     """The HTTP application of a gateway that somebody else starts and stops."""
     app = web.Application(middlewares=[problems], client_max_size=gateway.config.limits.body_bytes_max)
     app[GATEWAY] = gateway
-    for room in (elections, votes, anchors, health):
+    for room in (elections, votes, anchors, health, trees):
         app.add_routes(room.routes())
     logs.setup(app, gateway)
     return app

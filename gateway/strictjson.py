@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-_DATA = re.compile(r"0x(?:[0-9a-f]{2})*", re.ASCII)
+_DIGITS = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _QUANTITY = re.compile(r"0x(?:0|[1-9a-f][0-9a-f]{0,63})", re.ASCII)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
 
@@ -71,6 +71,10 @@ class Fields:
             raise self._wrong(name, "text")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        """A string, or None for null. The field itself must be there."""
+        return None if self._rest.get(name, "") is None and self._take(name) is None else self.text(name)
+
     def integer(self, name: str, low: int, high: int) -> int:
         """A whole JSON number from `low` to `high`."""
         value = self._take(name)
@@ -100,6 +104,14 @@ class Fields:
         """From `low` to `high` byte strings."""
         return [self._data(f"{name}[{at}]", item, length) for at, item in enumerate(self._list(name, low, high))]
 
+    def plain_hex(self, name: str, length: int) -> bytes:
+        """As `data`, without the 0x: the way in which trees of products write hashes."""
+        return self._data(name, self._take(name), length, "")
+
+    def plain_hexes(self, name: str, low: int, high: int, length: int) -> list[bytes]:
+        """From `low` to `high` byte strings without 0x."""
+        return [self._data(f"{name}[{at}]", item, length, "") for at, item in enumerate(self._list(name, low, high))]
+
     def object(self, name: str) -> "Fields":
         """A nested object."""
         return Fields(self._take(name), self._prefix + name)
@@ -124,10 +136,10 @@ class Fields:
             raise self._wrong(name, f"a list of {low} to {high} items")
         return value
 
-    def _data(self, name: str, value: object, length: int | None) -> bytes:
-        if not isinstance(value, str) or not _DATA.fullmatch(value):
-            raise self._wrong(name, "0x and lower-case hex digits, two a byte")
-        found = bytes.fromhex(value[2:])
+    def _data(self, name: str, value: object, length: int | None, prefix: str = "0x") -> bytes:
+        if not isinstance(value, str) or not value.startswith(prefix) or not _DIGITS.fullmatch(value[len(prefix) :]):
+            raise self._wrong(name, f"{prefix or 'no 0x'} and lower-case hex digits, two a byte")
+        found = bytes.fromhex(value[len(prefix) :])
         if length is not None and len(found) != length:
             raise self._wrong(name, f"{length} bytes")
         return found
