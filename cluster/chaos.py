@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.console import Console
 from cluster import chaosreport
 from cluster.chaosreport import Result
 from cluster.disks import read_disk
-from cluster.faults import Fault, draw_plan, parse_kinds
+from cluster.faults import draw_plan, parse_kinds
 from cluster.history import Violation, check
 from cluster.injector import Injector
 from cluster.load import OPTIONS, Load
@@ -30,6 +30,7 @@ FAULTS_SHARE = 0.85  # faults begin and end within this share of the duration; t
 SETTLE_S = 90.0
 WATCH_S = 0.5
 CREATE_TIMEOUT_S = 60.0
+Disturbance = Callable[[Injector], Awaitable[None]]  # it undoes all that it did before it returns
 RECOVERS = "the network recovers once the faults end"
 
 
@@ -49,8 +50,11 @@ class Chaos:
         self._console, self._gateway = console, gateway
         self._genesis = load_genesis(table.data_dir / "genesis.json")
 
-    async def run(self, plan: Sequence[Fault], *, seed: int, duration_s: float, rate: float, clients: int) -> Result:
-        """Load and faults, then quiet, then the power goes off and every disk is read. All runs again at the end."""
+    async def run(self, disturb: Disturbance, *, seed: int, duration_s: float, rate: float, clients: int) -> Result:
+        """Load while `disturb` does its work, and to the end of `duration_s`; then quiet; then the power goes off.
+
+        Every disk is read then, and everything runs again at the end.
+        """
         key = self._key(await self._create_election())
         load = Load(self._gateway.url, key, seed, rate, clients)
         injector = Injector(self.network, self.table, load.now_s, self._tell)
@@ -59,7 +63,7 @@ class Chaos:
         try:
             async with asyncio.TaskGroup() as tasks:
                 watchers = [tasks.create_task(monitor.run()), tasks.create_task(injector.watch(WATCH_S))]
-                await self._disturb(plan, load, injector, result)
+                await self._disturb(disturb, load, injector, result)
                 await self._settle(load, monitor, result)
                 for watcher in watchers:
                     watcher.cancel()
@@ -105,10 +109,10 @@ class Chaos:
             raise ClusterError(str(error)) from None
         return ElectionKey(election_key(secret, domain_of(self._genesis), election), election)
 
-    async def _disturb(self, plan: Sequence[Fault], load: Load, injector: Injector, result: Result) -> None:
+    async def _disturb(self, disturb: Disturbance, load: Load, injector: Injector, result: Result) -> None:
         work = asyncio.create_task(load.run())
         try:
-            await injector.run(plan)
+            await disturb(injector)
             result.faults_end_s = load.now_s()
             await asyncio.sleep(result.duration_s - result.faults_end_s)
             load.stopping = True
@@ -181,9 +185,14 @@ def run(options: argparse.Namespace) -> int:
     with _alone(table):
         chaos = Chaos(network, table, console)
         console.print(f"chaos: seed {seed}, {options.duration:g} s, {len(plan)} faults", soft_wrap=True)
-        result = asyncio.run(
-            chaos.run(plan, seed=seed, duration_s=options.duration, rate=options.rate, clients=options.clients)
+        work = chaos.run(
+            lambda injector: injector.run(plan),
+            seed=seed,
+            duration_s=options.duration,
+            rate=options.rate,
+            clients=options.clients,
         )
+        result = asyncio.run(work)
         folder = table.data_dir / "chaos" / f"{time.strftime('%Y%m%d-%H%M%S')}-seed-{seed}"
         report = chaosreport.make(result, network)
         chaosreport.write(folder, result, network, report)

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cluster.faults import Fault
 from cluster.network import ClusterError, Network
-from cluster.processes import ProcessTable
+from cluster.processes import ProcessTable, send
 
 START_TRIES_S = 10.0
 STOP_GRACE_S = 15.0
@@ -45,20 +45,26 @@ class Injector:
             for fault in plan:
                 tasks.create_task(self._one(fault))
 
+    @contextlib.contextmanager
+    def holding(self, names: Sequence[str]) -> Iterator[None]:
+        """While the block runs, what becomes of these processes is its doing, and no death to report."""
+        for name in names:
+            self._holds[name] = self._holds.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            for name in names:
+                self._holds[name] -= 1
+
     async def _one(self, fault: Fault) -> None:
         await asyncio.sleep(fault.at_s - self._now_s())
-        for name in fault.targets:
-            self._holds[name] = self._holds.get(name, 0) + 1
         began_s = self._now_s()
-        try:
-            self._tell(f"{began_s:6.1f} s  {fault.kind} {', '.join(fault.targets)} for {fault.lasts_s:.1f} s")
+        with self.holding(fault.targets):
+            self._tell(f"{began_s:6.1f} s  {fault.kind}: {', '.join(fault.targets)}, for {fault.lasts_s:.1f} s")
             await asyncio.gather(*(self._do(fault, name) for name in fault.targets))
             await asyncio.sleep(began_s + fault.lasts_s - self._now_s())
             await asyncio.gather(*(self._undo(fault, name) for name in fault.targets))
-        finally:
-            for name in fault.targets:
-                self._holds[name] -= 1
-            self.done.append(Done(fault, began_s, self._now_s()))
+        self.done.append(Done(fault, began_s, self._now_s()))
 
     async def _do(self, fault: Fault, name: str) -> None:
         if fault.action == "stop":
@@ -113,14 +119,11 @@ class Injector:
             await self._call(lambda name=process.name: self._start(name))  # type: ignore[misc]
 
     async def power_off(self) -> None:
-        """SIGKILL everything at once."""
+        """SIGKILL everything at once; `watch` must have ended."""
         names = [process.name for process in self._network]
-        for name in names:
-            self._holds[name] = self._holds.get(name, 0) + 1
         identities = [identity for name in names if (identity := self._table.alive(name))]
         for identity in identities:
-            with contextlib.suppress(ClusterError):
-                self._table.signal(next(n for n in names if self._table.recorded(n) == identity), signal.SIGKILL)
+            send(identity, signal.SIGKILL)
         await self._call(lambda: self._table.wait_gone(identities))
 
     def close(self) -> None:

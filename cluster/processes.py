@@ -44,7 +44,10 @@ def _stat(pid: int) -> tuple[str, str] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None if Path("/proc/self/stat").exists() else _stat_by_ps(pid)
     fields = text.rpartition(")")[2].split()  # the command's name, in parentheses, may hold anything
-    return fields[0], f"{boot}:{fields[19]}"
+    # A killed process looks like a zombie as soon as its first thread is one; until the others have ended, too, it
+    # still holds its files, and with them the locks that its successor needs.
+    state = "D" if fields[0] == "Z" and int(fields[17]) > 1 else fields[0]
+    return state, f"{boot}:{fields[19]}"
 
 
 def _stat_by_ps(pid: int) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """Processes are told apart by pid and start moment, stopped gently, then not; nobody else's process is touched."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -24,6 +25,17 @@ from cluster.processes import (
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
 GENTLE = "import signal; print(flush=True); signal.pause()"
+
+# Its first thread ends alone (SYS_exit, not exit_group), as may happen for a while when a process is killed: it is a
+# zombie then, while another thread still has the lock.
+HEADLESS = """
+import ctypes, fcntl, platform, threading, time
+lock = open({path!r}, "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+threading.Thread(target=time.sleep, args=(100,)).start()
+print(flush=True)
+ctypes.CDLL(None).syscall({{"x86_64": 60, "aarch64": 93}}[platform.machine()], 0)
+"""
 
 Spawn = Callable[[str], Identity]
 
@@ -66,6 +78,19 @@ def test_states(spawn: Spawn) -> None:
     send(identity, signal.SIGKILL)
     until(lambda: state_of(identity) == "stopped")  # a zombie: this test reaps it only at its end
     assert identify(identity.pid) is None
+
+
+def test_a_process_is_stopped_only_once_its_locks_are_free(spawn: Spawn, tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    identity = spawn(HEADLESS.format(path=str(path)))
+    until(lambda: "State:\tZ" in Path(f"/proc/{identity.pid}/status").read_text())
+    with path.open("a") as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert state_of(identity) != "stopped"
+        send(identity, signal.SIGKILL)
+        until(lambda: state_of(identity) == "stopped")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_recycled_pid_is_another_process(spawn: Spawn) -> None:
