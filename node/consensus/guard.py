@@ -14,7 +14,6 @@ from node.consensus.messages import Kind, SignedStatement, Statement
 
 MAGIC = b"PSG1"
 _HEADER_BYTES = 12  # magic (4) ‖ payload length (u32) ‖ CRC-32 of the payload (u32), big-endian
-PAYLOAD_BYTES_MAX = 64 * 2**20
 
 # Entries of a record. All that one step of the engine notes is one record, and each is synced before the next is
 # written: so a damaged record that another follows was whole once, which is corruption; a damaged one at the end was
@@ -305,7 +304,7 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
         return None
     length = int.from_bytes(header[4:8], "big")
     end = position + _HEADER_BYTES + length
-    if not 0 < length <= PAYLOAD_BYTES_MAX or end > len(data):
+    if length == 0 or end > len(data):  # no length is too large: a snapshot holds two of the largest blocks
         return None  # no record is empty; one would look whole where a torn write left zeros behind the magic
     payload = data[position + _HEADER_BYTES : end]
     return payload if zlib.crc32(payload) == int.from_bytes(header[8:], "big") else None

@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.chain.block import Block
 from node.chain.domain import Domain
+from node.chain.genesis import BLOCK_BYTES_MAX_RANGE
+from node.chain.signing import SigningKey
+from node.chain.transaction import TRANSACTION_BYTES_MAX, sign_transaction
 from node.consensus.engine import Engine
 from node.consensus.events import Head, HeadAdvanced, PeerConnected, PeerStatus, Policy, Received, Tick, WorkChanged
 from node.consensus.guard import GuardCorrupt, GuardState, Prepared, create_records, replay
@@ -277,3 +281,19 @@ def test_a_restart_resumes_its_round_and_makes_the_same_promises() -> None:
     assert [unsigned.statement for unsigned in ready.sign] == [Statement(Kind.ROUND_CHANGE, 1, 3, HASHES[0], 0)]
     assert ready.sign[0].attachments.block == BLOCKS[0]
     assert len(ready.sign[0].attachments.prepares) == 3
+
+
+def test_a_record_of_the_largest_block_is_whole() -> None:
+    """Read as torn, it would be cut, and what it promises forgotten: genesis allows blocks of 64 MiB."""
+    key = SigningKey(b"\1" * 32)
+    filler = sign_transaction(
+        key, chain_id=1, nonce=0, to=bytes(20), gas_limit=1, data=bytes(TRANSACTION_BYTES_MAX - 200)
+    )
+    block = Block(BLOCKS[0].header, (filler,) * (BLOCK_BYTES_MAX_RANGE[1] // len(filler.raw)))
+    guard, commit = fresh_guard(), Statement(Kind.COMMIT, 1, 0, block.hash)
+    guard.note_signed([commit], Prepared(0, block, COUNCIL.prepares(0, block) * 100))
+    data = create_records(COUNCIL.domain, ME) + b"".join(guard.flush())
+    for stored in (data, guard.snapshot_records()):
+        restored, whole_bytes = replay(stored, COUNCIL.domain, ME)
+        assert whole_bytes == len(stored)
+        assert restored == guard
