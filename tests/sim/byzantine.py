@@ -5,6 +5,7 @@ what others said, and knows messages that the same keys signed in other networks
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from node.consensus.messages import (
 from node.consensus.messages import (
     Kind as Step,
 )
+from node.consensus.quorum import proposer
 from node.p2p.kinds import Kind
 from node.runtime import Peers
 from tests.sim.foundation import Foundation
@@ -43,6 +45,7 @@ class Audience(Protocol):
     network: SimNetwork
     foundation: Foundation
     overheard: list[bytes]
+    round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]]
 
 
 class Liar:
@@ -126,34 +129,51 @@ class Liar:
             self._peers.send(peer, Kind.CONSENSUS, first if position % 2 else second)
 
     def _justify_badly(self, message: Message, payload: bytes) -> None:
-        """What the rules forbid, signed properly: too few, the same twice, the wrong block, the wrong turn."""
-        statement, attached = message.statement, message.attachments
-        self._say(message, payload)
+        """What the rules forbid, signed properly. Half of its own turns it lets pass, so that rounds change."""
+        statement = message.statement
+        if statement.kind is not Step.PROPOSAL or self._random.random() < 0.5:
+            self._say(message, payload)
         ledger = self._process.ledger
-        if statement.height != ledger.head.number + 1:
-            return
-        block = ledger.build((), miner=self._key.address, timestamp=ledger.head.timestamp).executed.block
-        height, round_ = statement.height, statement.round
-        own = Statement(Step.PREPARE, height, round_, block.hash)
-        prepare = SignedStatement(own, self._key.sign(own.digest(self._domain)))
-        alone = Statement(Step.ROUND_CHANGE, height, round_ + 1, None)
-        change = SignedStatement(alone, self._key.sign(alone.digest(self._domain)))
-        count = len(self._world.foundation.keys)
-        changes = attached.round_changes
-        lies = [
-            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block)),
-            (Statement(Step.PROPOSAL, height, round_ + 1, block.hash), Attachments(block, (change,) * count)),
-            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, changes)),
-            (Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, changes[:1])),
-            (
-                Statement(Step.ROUND_CHANGE, height, round_ + 1, block.hash, round_),
-                Attachments(block, (), (prepare,) * count),
-            ),
-            (own, NOTHING_ATTACHED),
-            (Statement(Step.COMMIT, height, round_, block.hash), NOTHING_ATTACHED),
-            (Statement(Step.ROUND_CHANGE, height, round_ + 50, None), NOTHING_ATTACHED),
-        ]
-        self._peers.broadcast(Kind.CONSENSUS, self._sign(*self._random.choice(lies)))
+        if statement.height == ledger.head.number + 1:
+            for round_ in (statement.round, statement.round + 1):
+                lie = self._random.choice((self._proposal_in_a_stolen_turn, self._unjustified, self._claim))
+                self._peers.broadcast(Kind.CONSENSUS, self._sign(*lie(statement.height, round_)))
+
+    def _own_block(self, miner: bytes) -> Block:
+        ledger = self._process.ledger
+        return ledger.build((), miner=miner, timestamp=ledger.head.timestamp).executed.block
+
+    def _proposal_in_a_stolen_turn(self, height: int, round_: int) -> tuple[Statement, Attachments]:
+        """Another's turn taken, with either name on the block, and with a true quorum where there is one."""
+        whose_turn = proposer(self._process.ledger.next_validators, height, round_)
+        block = self._own_block(self._random.choice((whose_turn, self._key.address)))
+        changes = self._world.round_changes.get((height, round_), {})
+        return Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, tuple(changes.values()))
+
+    def _unjustified(self, height: int, round_: int) -> tuple[Statement, Attachments]:
+        """A fresh block, and no quorum of ROUND-CHANGEs, or one that is the same validator again and again."""
+        block = self._own_block(self._key.address)
+        statement = Statement(Step.ROUND_CHANGE, height, max(1, round_), None)
+        change = SignedStatement(statement, self._key.sign(statement.digest(self._domain)))
+        count = self._random.choice((0, 1, len(self._world.foundation.keys)))
+        return Statement(Step.PROPOSAL, height, round_, block.hash), Attachments(block, (change,) * count)
+
+    def _claim(self, height: int, round_: int) -> tuple[Statement, Attachments]:
+        """A ROUND-CHANGE that claims a block as prepared with PREPAREs that are its own, or a vote for that block."""
+        block = self._own_block(self._key.address)
+        statement = Statement(Step.PREPARE, height, round_, block.hash)
+        prepare = SignedStatement(statement, self._key.sign(statement.digest(self._domain)))
+        forged = [replace(prepare, signature=key.sign(bytes(32))) for key in self._world.foundation.keys]
+        claim = Statement(Step.ROUND_CHANGE, height, round_ + 1, block.hash, round_)
+        return self._random.choice(
+            [
+                (claim, Attachments(block, (), (prepare,) * len(forged))),
+                (claim, Attachments(block, (), tuple(forged))),
+                (statement, NOTHING_ATTACHED),
+                (Statement(Step.COMMIT, height, round_, block.hash), NOTHING_ATTACHED),
+                (Statement(Step.ROUND_CHANGE, height, round_ + 50, None), NOTHING_ATTACHED),
+            ]
+        )
 
     def _spoil(self, payload: bytes) -> bytes:
         """Blocks that were never final, or whose certificates do not say so."""

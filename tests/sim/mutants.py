@@ -18,6 +18,7 @@ ENGINE = "node.consensus.engine:Engine"
 GUARD = "node.consensus.guard"
 JUSTIFICATION = "node.consensus.justification"
 RUNTIME = "node.runtime:Runtime"
+_COMMIT = "await self._disk.commit(self._ledger.writes_of(executed, certificate))"
 _ANY_ROUND_CHANGE = Change(
     f"{GUARD}:_carries", "if prepared is None:", "if True:\n        return True\n    if prepared is None:"
 )
@@ -26,13 +27,11 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     "the guard is not synced before signing": (
         Change(f"{RUNTIME}._step", "await self._disk.append_guard(ready.guard)", "pass"),
     ),
-    "a block is not synced before it is shown": (
-        Change(f"{RUNTIME}._finalise", "await self._disk.commit(self._ledger.writes_of(executed, certificate))", "pass"),
-    ),
+    "a block is not synced before it is shown": (Change(f"{RUNTIME}._finalise", _COMMIT, "pass"),),
     "a block is written in two batches": (
         Change(
             f"{RUNTIME}._finalise",
-            "await self._disk.commit(self._ledger.writes_of(executed, certificate))",
+            _COMMIT,
             "writes = self._ledger.writes_of(executed, certificate)\n"
             "    first = {key: value for key, value in writes.items() if key[:1] == b'm'}\n"
             "    await self._disk.commit(first)\n"
@@ -50,9 +49,7 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     "the guard forgets everything at a restart": (
         Change(f"{GUARD}:GuardState._apply_signed", "self.signed[statement.kind] = statement", "pass"),
     ),
-    "a lost guard counts as a new one": (
-        Change(f"{GUARD}:create_records", "if lost:", "if False:"),
-    ),
+    "a lost guard counts as a new one": (Change(f"{GUARD}:create_records", "if lost:", "if False:"),),
     "a guard that is lost signs on without a floor": (
         Change(f"{ENGINE}._recover_guard", "guard.note_floor(highest + 2)", "guard.note_floor(0)"),
     ),
@@ -66,28 +63,41 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         Change(f"{AGREEMENT}._commit", "if len(prepares) < self.committee.quorum:", "if False:"),
     ),
     "a COMMIT is counted from anyone, twice": (
-        Change(f"{AGREEMENT}._decide", "for round_, block_hash in self._pool.quorums(Kind.COMMIT, self.committee.quorum):",
-               "for round_, block_hash in self._pool.quorums(Kind.COMMIT, self.committee.tolerance + 1):"),
+        Change(
+            f"{AGREEMENT}._decide",
+            "for round_, block_hash in self._pool.quorums(Kind.COMMIT, self.committee.quorum):",
+            "for round_, block_hash in self._pool.quorums(Kind.COMMIT, self.committee.tolerance + 1):",
+        ),
     ),
     "a restart resumes in round 0": (
         Change(f"{AGREEMENT}.__init__", "guard.round if", "0 if"),
         Change(f"{GUARD}:GuardState.may_sign", "statement.round < round_change.round", "False"),
     ),
     "the arming rule is left out": (
-        Change(f"{AGREEMENT}._timer_may_start", "if self.round > 0:", "if self.round > 0:\n        return True\n    if self.round > 0:"),
+        Change(
+            f"{AGREEMENT}._timer_may_start",
+            "if self.round > 0:",
+            "if self.round > 0:\n        return True\n    if self.round > 0:",
+        ),
     ),
     "the chain id is not signed": (
         Change("node.consensus.messages:Statement.digest", "rlp.encode_int(domain.chain_id),", ""),
     ),
-    "the genesis hash is not signed": (
-        Change("node.consensus.messages:Statement.digest", "domain.genesis_hash,", ""),
-    ),
+    "the genesis hash is not signed": (Change("node.consensus.messages:Statement.digest", "domain.genesis_hash,", ""),),
     "a proposal is taken from the wrong proposer": (
         Change(f"{AGREEMENT}._receive_proposal", "if sender != self.committee.proposer(statement.round):", "if False:"),
-        Change(f"{JUSTIFICATION}:_check_fresh", "if block.header.miner != committee.proposer(statement.round):", "if False:"),
+        Change(
+            f"{JUSTIFICATION}:_check_fresh",
+            "if block.header.miner != committee.proposer(statement.round):",
+            "if False:",
+        ),
     ),
     "a proposal needs no quorum of ROUND-CHANGEs": (
-        Change(f"{JUSTIFICATION}:Committee.signers", "if not self.quorum <= len(statements) <= len(self.validators):", "if False:"),
+        Change(
+            f"{JUSTIFICATION}:Committee.signers",
+            "if not self.quorum <= len(statements) <= len(self.validators):",
+            "if False:",
+        ),
     ),
     "a prepared certificate needs no signatures": (
         Change(f"{JUSTIFICATION}:check_prepares", "committee.signers(prepares)", "pass"),
@@ -103,8 +113,11 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         Change("node.consensus.sync:Syncer.next_to_apply", "verify_certificate(", "str("),
     ),
     "a timestamp from a fast clock stalls the chain": (
-        Change(f"{RUNTIME}._validate", "max(self._ledger.head.timestamp, self._wall_clock_s() + self._clock_drift_max_s)",
-               "self._wall_clock_s() + self._clock_drift_max_s"),
+        Change(
+            f"{RUNTIME}._validate",
+            "max(self._ledger.head.timestamp, self._wall_clock_s() + self._clock_drift_max_s)",
+            "self._wall_clock_s() + self._clock_drift_max_s",
+        ),
     ),
     "work is forgotten after a block": (
         Change("node.chain.mempool:Mempool.has_work", "return any(", "return False and any("),
@@ -113,18 +126,23 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         Change("node.chain.contracts.ballots:_Box.put", "stored = record(key)", "stored = None"),
     ),
     "a nonce may be used twice": (
-        Change("node.chain.processing:run_transaction", "if transaction.nonce != nonce:", "if transaction.nonce > nonce:"),
+        Change(
+            "node.chain.processing:run_transaction", "if transaction.nonce != nonce:", "if transaction.nonce > nonce:"
+        ),
         Change("node.chain.mempool:_Sender.advance", "if nonce <= self.nonce:", "if True:"),
     ),
     "acknowledged at the mempool": (
-        Change("tests.sim.client:Client._submit", "process.submit([sent.transaction.raw], self._answered)",
-               "[self._referee.acknowledge(each.nullifier, each.content) for each in sent.ballots]"),
+        Change(
+            "tests.sim.client:Client._submit",
+            "process.submit([sent.transaction.raw], self._answered)",
+            "[self._referee.acknowledge(each.nullifier, each.content) for each in sent.ballots]",
+        ),
     ),
     "a nonce that is used up counts as success": (
         Change("tests.sim.client:Client._look", "process.ledger.locate(sent.transaction.hash) is None", "False"),
         Change("tests.sim.client:Client._acknowledge", "standing is None or ", "standing is None or True or "),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Change:
         if source.count(self.old) != 1:
             raise StaleMutant(f"{self.path} has {source.count(self.old)} times {self.old!r}, expected once")
         made: dict[str, Any] = {}
-        exec(compile(source.replace(self.old, self.new), f"<mutant of {self.path}>", "exec"), module.__dict__, made)  # noqa: S102
+        exec(compile(source.replace(self.old, self.new), f"<mutant of {self.path}>", "exec"), module.__dict__, made)
         (changed,) = made.values()
         return changed
 

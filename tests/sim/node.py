@@ -15,8 +15,7 @@ from node.consensus.certificate import Certificate
 from node.consensus.codec import decode_message
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardCorrupt, GuardState, create_records, replay
-from node.consensus.messages import Kind as Step
-from node.consensus.messages import Recover, SignedStatement
+from node.consensus.messages import Message, Recover, SignedStatement
 from node.inbox import WOKEN, Inbox, InboxFull
 from node.ledger import Ledger
 from node.p2p.events import PeerEvent, Received
@@ -49,7 +48,7 @@ class Surroundings(Protocol):
 
     def wrap_peers(self, process: "Process", peers: Peers) -> Peers: ...
 
-    def overhear(self, payload: bytes) -> None: ...
+    def overhear(self, payload: bytes, signer: bytes, signed: SignedStatement) -> None: ...
 
     def died(self, machine: "Machine") -> None: ...
 
@@ -288,17 +287,16 @@ class Process:
             if height > database.head_height:
                 raise Violation("durable before shown", f"{self.machine.name} tells of {height} before it is synced")
         elif kind is Kind.CONSENSUS:
-            self._world.overhear(payload)
-            self._watch_statement(decode_message(payload).signed)
+            self._watch_message(decode_message(payload), payload)
 
-    def _watch_statement(self, signed: SignedStatement) -> None:
-        referee, statement = self._world.referee, signed.statement
+    def _watch_message(self, message: Message, payload: bytes) -> None:
+        referee, statement = self._world.referee, message.statement
         try:
-            signer = signed.signer(self._world.foundation.domain, self._world.recover)
+            signer = message.signed.signer(self._world.foundation.domain, self._world.recover)
         except InvalidSignature:
             return  # a liar's
-        if statement.kind is Step.PROPOSAL:
-            referee.proposed(signer, statement)
+        self._world.overhear(payload, signer, message.signed)
+        referee.said(signer, statement, message.attachments.block)
         if self.machine.honest and signer == self.address and signer not in referee.faulty:
             noted = self._noted_state()
             is_noted = noted.covers(statement) or noted.has_signed(statement)

@@ -38,10 +38,6 @@ class Promise:
     committed: Statement | None = None
 
 
-def _proposed_by(statement: Statement) -> tuple[int, int, bytes | None]:
-    return statement.height, statement.round, statement.block_hash
-
-
 class Referee:
     """Knows the one chain that honest nodes have made, and everything that honest validators have signed."""
 
@@ -54,7 +50,8 @@ class Referee:
         self.faulty: set[bytes] = set()  # validators from whom anything must be expected
         self._promises: dict[bytes, dict[int, Promise]] = {}
         self._transactions: set[bytes] = set()
-        self._proposed: set[tuple[int, int, bytes | None]] = set()  # (height, round, block) said by whose turn it was
+        self._said: dict[tuple[Kind, int, int, bytes | None], set[bytes]] = {}  # who said what, honest or not
+        self._miners: dict[bytes, bytes] = {}  # of each proposed block
 
     @property
     def height(self) -> int:
@@ -133,13 +130,40 @@ class Referee:
 
     # -- signatures ----------------------------------------------------------------------------------------------
 
-    def proposed(self, signer: bytes, statement: Statement) -> None:
-        """A PROPOSAL leaves some node, honest or not."""
-        if signer == self._proposer(statement):
-            self._proposed.add(_proposed_by(statement))
+    def said(self, signer: bytes, statement: Statement, block: Block | None) -> None:
+        """A statement leaves some node, honest or not, with the block that it carries."""
+        what = None if statement.kind is Kind.ROUND_CHANGE else statement.block_hash
+        if signer in self.validators:
+            self._said.setdefault((statement.kind, statement.height, statement.round, what), set()).add(signer)
+        if block is not None:
+            self._miners[block.hash] = block.header.miner
+
+    def _have_said(self, kind: Kind, height: int, round_: int, block_hash: bytes | None = None) -> bool:
+        """Whether a quorum may have said this: of a faulty validator, nobody knows what it says to whom."""
+        signers = self._said.get((kind, height, round_, block_hash), set()) | self.faulty
+        return 3 * len(signers) >= 2 * len(self.validators)
 
     def _proposer(self, statement: Statement) -> bytes:
         return self.validators[(statement.height + statement.round) % len(self.validators)]
+
+    def _justified(self, name: str, prepare: Statement) -> None:
+        """An honest validator prepares only what the proposer of that round proposed, and could justify."""
+        height, round_, block_hash = prepare.height, prepare.round, prepare.block_hash
+        proposer = self._proposer(prepare)
+        if proposer not in self._said.get((Kind.PROPOSAL, height, round_, block_hash), set()):
+            raise Violation("proposers", f"{name} signs {prepare}, which the proposer did not propose")
+        if round_ == 0:
+            return
+        if not self._have_said(Kind.ROUND_CHANGE, height, round_):
+            raise Violation("justified rounds", f"{name} signs {prepare}, and no quorum has changed to that round")
+        earlier = range(round_)
+        again = self._miners.get(block_hash or b"") != proposer
+        if again and not any(self._have_said(Kind.PREPARE, height, each, block_hash) for each in earlier):
+            raise Violation("justified blocks", f"{name} signs {prepare}, which no quorum has prepared before")
+        for (kind, of_height, of_round, other), signers in self._said.items():
+            if (kind, of_height) == (Kind.COMMIT, height) and of_round < round_ and other != block_hash:
+                if 3 * len(signers - self.faulty) >= 2 * len(self.validators):
+                    raise Violation("locked blocks", f"{name} signs {prepare}; another is final since round {of_round}")
 
     def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
         """A statement of an honest validator leaves its node. `is_noted`: its guard on disk knows of it."""
@@ -163,8 +187,8 @@ class Referee:
             raise Violation("guard: nothing below a ROUND-CHANGE", f"{name} signs {statement} after {promise.round}")
         elif statement.kind is Kind.COMMIT:
             promise.committed = statement
-        elif signer != self._proposer(statement) and _proposed_by(statement) not in self._proposed:
-            raise Violation("proposers", f"{name} signs {statement}, which the proposer did not propose")
+        elif statement.kind is Kind.PREPARE and signer != self._proposer(statement):
+            self._justified(name, statement)
 
     @staticmethod
     def _carries(name: str, change: Statement, promise: Promise) -> None:

@@ -7,7 +7,7 @@ from unittest.mock import patch
 from node import runtime
 from node.chain import signing
 from node.consensus.guard import create_records
-from node.consensus.messages import Recover
+from node.consensus.messages import Kind, Recover, SignedStatement
 from node.runtime import Peers
 from tests.sim.byzantine import Liar
 from tests.sim.client import Client
@@ -49,6 +49,7 @@ class World:
         self.recover: Recover = recover
         self.senders: dict[bytes, bytes] = {}
         self.overheard: list[bytes] = []  # consensus payloads, for those who play them back
+        self.round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]] = {}  # by (height, round), by signer
         self.foundation: Foundation = foundation(plan.nodes)
         self._has_replayer = "replay" in plan.liars.values()
         self.network = SimNetwork(self.scheduler, self.random, plan.weather)
@@ -105,8 +106,11 @@ class World:
         lie = self.plan.liars.get(process.machine.index)
         return peers if lie is None or "twin" in lie else Liar(self, process, peers, lie)
 
-    def overhear(self, payload: bytes) -> None:
-        """Consensus messages are no secret."""
+    def overhear(self, payload: bytes, signer: bytes, signed: SignedStatement) -> None:
+        """Consensus messages are no secret. Of ROUND-CHANGEs, those that carry nothing serve a liar best."""
+        statement = signed.statement
+        if statement.kind is Kind.ROUND_CHANGE and statement.block_hash is None:
+            self.round_changes.setdefault((statement.height, statement.round), {})[signer] = signed
         if self._has_replayer and (len(self.overheard) < OVERHEARD_MAX or self.random.random() < 0.05):
             self.overheard.append(payload)
             if len(self.overheard) > OVERHEARD_MAX:
