@@ -161,9 +161,9 @@ class Referee:
         if again and not any(self._have_said(Kind.PREPARE, height, each, block_hash) for each in earlier):
             raise Violation("justified blocks", f"{name} signs {prepare}, which no quorum has prepared before")
         for (kind, of_height, of_round, other), signers in self._said.items():
-            if (kind, of_height) == (Kind.COMMIT, height) and of_round < round_ and other != block_hash:
-                if 3 * len(signers - self.faulty) >= 2 * len(self.validators):
-                    raise Violation("locked blocks", f"{name} signs {prepare}; another is final since round {of_round}")
+            is_rival = (kind, of_height) == (Kind.COMMIT, height) and of_round < round_ and other != block_hash
+            if is_rival and 3 * len(signers - self.faulty) >= 2 * len(self.validators):
+                raise Violation("locked blocks", f"{name} signs {prepare}; another is final since round {of_round}")
 
     def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
         """A statement of an honest validator leaves its node. `is_noted`: its guard on disk knows of it."""
