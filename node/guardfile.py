@@ -40,6 +40,9 @@ class GuardFile:
         except OSError:
             os.close(self._descriptor)
             raise GuardError(f"another process uses the guard {path}; a validator must never run twice") from None
+        if not os.path.samestat(os.fstat(self._descriptor), path.stat()):  # compacted after we opened the old file
+            os.close(self._descriptor)
+            raise GuardError(f"another process replaced the guard {path} just now; a validator must never run twice")
         data = path.read_bytes()
         try:
             self.state, whole_bytes = replay(data, domain, address)
@@ -50,7 +53,10 @@ class GuardFile:
             ) from None
         if whole_bytes < len(data):
             os.ftruncate(self._descriptor, whole_bytes)
-            os.fsync(self._descriptor)
+        # What was read may not be on disk yet: a process killed before its sync returned leaves it in memory alone. It
+        # counts as promised from here on, and is signed again without another record.
+        os.fsync(self._descriptor)
+        _sync_folder(path)
         self._bytes_count = whole_bytes
 
     @property

@@ -1,5 +1,6 @@
 """The guard file: what was appended is there after any crash, and what is damaged is never trusted."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -68,6 +69,43 @@ def test_two_processes_cannot_share_it(path: Path) -> None:
     with pytest.raises(GuardError, match="another process"):
         GuardFile(path, DOMAIN, ADDRESS)
     first.close()
+
+
+def test_what_is_read_is_synced_before_anything_is_signed_on_its_strength(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between write and sync, restarted, signed again without a record, power lost: the promise was gone."""
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    sign(guard, 1)
+    guard.close()
+    synced: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(_identity(os.fstat(descriptor))))
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    assert guard.state.has_signed(prepare(1))
+    assert synced == [_identity(path.stat()), _identity(path.parent.stat())]
+    guard.close()
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def test_a_file_that_was_compacted_away_while_it_was_opened_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock was free, since the other process had gone on to the new file."""
+    other = GuardFile(path, DOMAIN, ADDRESS)
+
+    def flock(descriptor: int, operation: int) -> None:
+        monkeypatch.undo()
+        other.compact()
+        fcntl.flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(GuardError, match="replaced"):
+        GuardFile(path, DOMAIN, ADDRESS)
+    other.close()
 
 
 @pytest.mark.parametrize("domain", [Domain(7771, DOMAIN.genesis_hash), Domain(7770, bytes(32))])
