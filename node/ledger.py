@@ -23,6 +23,7 @@ from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
 RECENT_MAX = 64  # final blocks kept decoded, for those who follow the head
+RECENT_BYTES_MAX = 16 << 20  # of them as they are encoded; decoded, small transactions take ten times that
 
 
 class Ledger:
@@ -42,6 +43,7 @@ class Ledger:
         self.genesis = genesis
         self._store = Store(database)
         self._recent: OrderedDict[int, tuple[Block, tuple[Receipt, ...]]] = OrderedDict()
+        self._recent_bytes = 0
         self._executed: OrderedDict[bytes, Executed] = OrderedDict()
         first = build_genesis(genesis)
         self.domain = Domain(genesis.chain_id, first.block.hash)
@@ -141,8 +143,10 @@ class Ledger:
 
     def _keep_recent(self, block: Block, receipts: tuple[Receipt, ...]) -> None:
         self._recent[block.number] = (block, receipts)
-        if len(self._recent) > RECENT_MAX:
-            self._recent.popitem(last=False)
+        self._recent_bytes += block.bytes_count
+        while len(self._recent) > 1 and (len(self._recent) > RECENT_MAX or self._recent_bytes > RECENT_BYTES_MAX):
+            _, (oldest, _) = self._recent.popitem(last=False)
+            self._recent_bytes -= oldest.bytes_count
 
     def keep_evidence(self, evidence: Evidence) -> None:
         """Store an equivocation, once."""

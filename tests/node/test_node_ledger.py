@@ -128,3 +128,19 @@ def test_a_head_without_its_block_is_our_own_fault(genesis: Genesis) -> None:
 
     with pytest.raises(LedgerError, match="lacks the block"):
         Ledger(Torn(), genesis)  # type: ignore[arg-type]
+
+
+def test_what_is_kept_decoded_is_bounded_in_bytes(
+    open_database: OpenDatabase, genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.ledger.RECENT_BYTES_MAX", 2_000)
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    for nonce in range(5):
+        extend(ledger, database, [transfer(nonce)])
+        assert 1 <= len(ledger._recent) <= 3
+        assert sum(block.bytes_count for block, _ in ledger._recent.values()) <= 2_000
+    extend(ledger, database, [transfer(nonce) for nonce in range(5, 30)])
+    assert list(ledger._recent) == [6]
+    blocks = [ledger.block(height) for height in range(1, 7)]
+    assert [block and len(block.transactions) for block in blocks] == [1, 1, 1, 1, 1, 25]
