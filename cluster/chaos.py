@@ -18,9 +18,9 @@ from cluster.faults import draw_plan, parse_kinds
 from cluster.history import Violation, check
 from cluster.injector import Injector
 from cluster.load import OPTIONS, Load
-from cluster.monitor import Monitor
 from cluster.network import LOCAL, ClusterError, Network, require
 from cluster.processes import ProcessTable
+from cluster.sampler import Sampler
 from gateway.nullifier import ElectionKey, election_key
 from gateway.secrets import SecretError, read_secret
 from node.chain.genesis import domain_of
@@ -35,13 +35,13 @@ RECOVERS = "the network recovers once the faults end"
 
 
 class Chaos:
-    """Runs on one network whose processes are on this machine."""
+    """Runs on one network whose processes `table` can start and signal."""
 
     def __init__(self, network: Network, table: ProcessTable, console: Console) -> None:
-        """Raises ClusterError when the network is not a local one, or something of it does not run."""
+        """Raises ClusterError when the network has no gateway, or something of it does not run."""
         gateway = network.gateway
-        if gateway is None or any(process.host != LOCAL for process in network):
-            raise ClusterError("chaos needs a network with a gateway whose processes all run on this machine")
+        if gateway is None:
+            raise ClusterError("chaos needs a network with a gateway")
         for process in network:
             if table.state(process.name) != "running":
                 start = f"psephos up --detach --data-dir {table.data_dir}"
@@ -58,13 +58,13 @@ class Chaos:
         key = self._key(await self._create_election())
         load = Load(self._gateway.url, key, seed, rate, clients)
         injector = Injector(self.network, self.table, load.now_s, self._tell)
-        monitor = Monitor(self.network, self.table, load, load.now_s)
-        result = Result(seed, load, duration_s, done=injector.done, heights=monitor.heights, usages=monitor.usages)
+        sampler = Sampler(self.network, self.table, load, load.now_s)
+        result = Result(seed, load, duration_s, done=injector.done, heights=sampler.heights, usages=sampler.usages)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watchers = [tasks.create_task(monitor.run()), tasks.create_task(injector.watch(WATCH_S))]
+                watchers = [tasks.create_task(sampler.run()), tasks.create_task(injector.watch(WATCH_S))]
                 await self._disturb(disturb, load, injector, result)
-                await self._settle(load, monitor, result)
+                await self._settle(load, sampler, result)
                 for watcher in watchers:
                     watcher.cancel()
             result.ended_s = load.now_s()
@@ -73,7 +73,7 @@ class Chaos:
         finally:
             await injector.heal()
             injector.close()
-            await monitor.close()
+            await sampler.close()
             await load.close()
         result.violations += [Violation("no process ends by itself", death) for death in injector.deaths]
         result.violations += check(load.requests, load.tallies, result.disks)
@@ -120,7 +120,7 @@ class Chaos:
         finally:
             work.cancel()
 
-    async def _settle(self, load: Load, monitor: Monitor, result: Result) -> None:
+    async def _settle(self, load: Load, sampler: Sampler, result: Result) -> None:
         """Wait until a new ballot is final on every validator and nothing waits at the gateway; note when."""
         began_s = load.now_s()
         vote = load.vote("last", "last voter", 0)
@@ -133,7 +133,7 @@ class Chaos:
                 (request.place.block_number for request in load.requests if request.place is not None), default=0
             )
             waiting = await load.read_tally()
-            heights = await asyncio.gather(*(monitor.height(validator) for validator in validators))
+            heights = await asyncio.gather(*(sampler.height(validator) for validator in validators))
             behind = [
                 validator.name
                 for validator, height in zip(validators, heights, strict=True)
@@ -180,6 +180,9 @@ def run(options: argparse.Namespace) -> int:
         raise ClusterError(f"--clients {options.clients}: from 1 to 200")
     console = Console(highlight=False)
     network, table = require(options.data_dir), ProcessTable(options.data_dir)
+    strangers = [process.name for process in network if process.host != LOCAL]
+    if strangers:
+        raise ClusterError(f"{strangers[0]} was made for a host of its own: chaos needs all processes on this machine")
     seed = secrets.randbelow(1 << 32) if options.seed is None else options.seed
     plan = draw_plan(seed, options.duration * FAULTS_SHARE, parse_kinds(options.faults), network, every_s=options.every)
     with _alone(table):

@@ -16,8 +16,8 @@ from cluster.files import write_atomically
 from cluster.history import Disk, Request, Violation
 from cluster.injector import Done
 from cluster.load import Load
-from cluster.monitor import HeightSample, Usage
 from cluster.network import Network
+from cluster.sampler import HeightSample, Usage
 
 SHOWN_MAX = 20
 _FAULT_COLOURS: dict[str, Colour] = {

