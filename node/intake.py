@@ -13,6 +13,8 @@ from node.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
+STATE_USES_MAX = 65_536  # transactions checked against one state, which remembers each sender
+
 RecoverSenders = Callable[[Sequence[Transaction]], Awaitable[None]]
 
 
@@ -37,12 +39,14 @@ class Intake:
         self._on_added = on_added
         self._state_header: Header | None = None
         self._state: State = ledger.state()
+        self._state_uses = 0
 
     def state(self) -> State:
-        """The accounts after the head; one object per head, since it remembers what it read."""
-        if self._state_header is not self._ledger.head:
+        """The accounts after the head; one object per head, since it remembers what it read, but not without bound."""
+        if self._state_header is not self._ledger.head or self._state_uses > STATE_USES_MAX:
             self._state_header = self._ledger.head
             self._state = self._ledger.state()
+            self._state_uses = 0
         return self._state
 
     async def submit(self, raws: Sequence[bytes], *, from_client: bool) -> list[bytes | InvalidTransaction]:
@@ -62,6 +66,7 @@ class Intake:
         await self._recover_senders([transaction for _, transaction in fresh])
         added = []
         state = self.state()
+        self._state_uses += len(fresh)
         for position, transaction in fresh:
             try:
                 self._mempool.add(transaction, state=state)

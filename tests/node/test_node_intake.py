@@ -81,3 +81,17 @@ async def test_the_state_is_that_of_the_head(ledger: Ledger, database: LevelDB) 
     [outcome] = await intake.submit([transfer(0, value=2).raw], from_client=True)
     assert isinstance(outcome, InvalidTransaction)
     assert outcome.reason == "nonce too low"
+
+
+async def test_senders_are_not_remembered_without_bound_while_no_block_comes(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.intake.STATE_USES_MAX", 3)
+    intake, mempool, _ = make(ledger)
+    first = intake.state()
+    for number in range(1, 5):
+        assert intake.state() is first
+        await intake.submit([transfer(0, key=SigningKey(bytes([number]) * 32)).raw], from_client=True)
+    assert intake.state() is not first
+    assert intake.state().nonce(RICH_KEY.address) == first.nonce(RICH_KEY.address)
+    assert len(mempool) == 0
