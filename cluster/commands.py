@@ -319,9 +319,9 @@ def govern(options: argparse.Namespace) -> int:
 
 def mend(options: argparse.Namespace) -> int:
     """What is done to a node that is stopped."""
-    from cluster import offline  # not at the top: the other verbs need no node
+    from cluster import mending  # not at the top: the other verbs need no node
 
-    return offline.guard(options) if options.verb == "guard" else offline.override(options)
+    return mending.guard(options) if options.verb == "guard" else mending.override(options)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -55,7 +55,7 @@ def test_the_guard_forgets_what_was_prepared_and_keeps_what_was_signed_by_going_
     guard = stuck_guard()
     old_change = guard.signed[Kind.ROUND_CHANGE]
     guard.note_override(1, OVERRIDE.digest)
-    assert (guard.prepared, guard.carried, guard.round) == (None, None, 3)
+    assert [guard.prepared, guard.carried, guard.round] == [None, None, 3]
     block = new_block(3)
     for round_ in range(3):
         assert not guard.may_sign(Statement(Kind.PREPARE, 1, round_, block.hash))
@@ -79,8 +79,7 @@ def test_an_override_is_noted_once() -> None:
     assert guard.flush() == ()
     assert guard.prepared == committed, "what the chosen validators prepared is a promise as any other"
     guard.note_override(1, DIGESTS[0])  # operators start over: these validators are lost as well
-    assert guard.prepared is None
-    assert guard.round == 4
+    assert [guard.prepared, guard.round] == [None, 4]
 
 
 def test_a_guard_that_has_signed_above_knows_that_the_height_was_final() -> None:
