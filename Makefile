@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
 # Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
 # TESTS="tests/merkle -k log" to pytest.
-.PHONY: help up down status check test compose clean environment environment-dev
+.PHONY: help up down status check test test-clients compose clean environment environment-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -10,6 +10,7 @@ help:
 	@echo "make status   what runs, where, and how it is"
 	@echo "make check    ruff, mypy --strict, import-linter, architecture tests"
 	@echo "make test     the whole test suite"
+	@echo "make test-clients  ethers, viem, cast and @ethereumjs against a running network (needs Node.js 20)"
 	@echo "make compose  the same five services with docker compose"
 	@echo "make clean    remove .venv and caches (never ./data)"
 
@@ -35,6 +36,9 @@ check: environment-dev
 
 test: environment-dev
 	.venv/bin/pytest -n 2 --dist worksteal $(TESTS)
+
+test-clients: environment-dev
+	.venv/bin/python -m tests.clients.run
 
 compose:
 	docker compose up --build

@@ -9,7 +9,7 @@ from node.rpc.params import BOOLEAN, DATA, HASH, QUANTITY
 from node.rpc.ports import NodePort
 from node.rpc.results import STRING, record
 
-MODULES = ("debug", "eth", "net", "poa", "rpc", "txpool", "web3")
+MODULES = ("debug", "eth", "net", "personal", "poa", "rpc", "txpool", "web3")
 _PROGRESS = record("progress", startingBlock=QUANTITY, currentBlock=QUANTITY, highestBlock=QUANTITY)
 
 

@@ -98,9 +98,19 @@ class SigningMethods:
         text = b"\x19Ethereum Signed Message:\n" + str(len(message)).encode() + message
         return self._signature(address, keccak256(text))
 
+    @rpc("personal_sign", Param("message", DATA, "The message."), _ADDRESS, result=DATA)
+    def personal_sign(self, message: bytes, address: bytes) -> str:
+        """Sign a message with one of the node's accounts, as eth_sign does; wallets name the account second."""
+        return self.sign_message(address, message)
+
     @rpc("eth_signTypedData", _ADDRESS, Param("typedData", TYPED_DATA, "Types, domain and message."), result=DATA)
     def sign_typed_data(self, address: bytes, typed_data: TypedData) -> str:
         """Sign structured data with one of the node's accounts (EIP-712)."""
+        return self._signature(address, typed_data.digest)
+
+    @rpc("eth_signTypedData_v4", _ADDRESS, Param("typedData", TYPED_DATA, "The same, or its JSON text."), result=DATA)
+    def sign_typed_data_v4(self, address: bytes, typed_data: TypedData) -> str:
+        """Sign structured data with one of the node's accounts (EIP-712), under the name that wallets use."""
         return self._signature(address, typed_data.digest)
 
     def _signature(self, address: bytes, digest: bytes) -> str:

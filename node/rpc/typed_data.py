@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+import orjson
+
 from merkle.keccak import keccak256
 from node.rpc import hexes
 from node.rpc.methods import BadValue, Kind, shown
@@ -24,7 +26,12 @@ class TypedData:
 
 
 def parse_typed_data(value: object) -> TypedData:
-    """Read and hash a document with types, primaryType, domain and message. Raises BadValue."""
+    """Read and hash a document, or its JSON text, with types, primaryType, domain and message. Raises BadValue."""
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise BadValue(f"expected an object or its JSON text (EIP-712): {error}") from None
     if not isinstance(value, dict) or not {"types", "primaryType", "domain", "message"} <= value.keys():
         raise BadValue("expected an object with 'types', 'primaryType', 'domain' and 'message' (EIP-712)")
     encoder = _Encoder(_types(value["types"]))
@@ -149,7 +156,7 @@ def _encode_integer(number: int, *, bits: int, signed: bool) -> bytes:
 
 TYPED_DATA: Final = Kind(
     {
-        "type": "object",
+        "type": ["object", "string"],
         "title": "typed data (EIP-712)",
         "required": ["types", "primaryType", "domain", "message"],
         "properties": {

@@ -1,5 +1,6 @@
 """The registry as documentation: every method is described, and every answer fits the schema that describes it."""
 
+import json
 from typing import Any
 
 import jsonschema_rs
@@ -111,6 +112,8 @@ def calls(node: LoneNode) -> list[tuple[str, list[Any]]]:
         ("eth_getRawTransactionByBlockNumberAndIndex", ["0x1", "0x0"]),
         ("eth_sign", [dev, "0x00ff"]),
         ("eth_signTypedData", [dev, TYPED_DATA]),
+        ("eth_signTypedData_v4", [dev, json.dumps(TYPED_DATA)]),
+        ("personal_sign", ["0x00ff", dev]),
         ("eth_signTransaction", [{"from": dev, "to": address, "gas": "0x5208"}]),
         ("eth_sendTransaction", [{"from": dev, "to": dev, "value": "0x1"}]),
         ("poa_getProposer", [1, "0x2"]),

@@ -94,7 +94,9 @@ async def test_signed_transactions_are_the_callers(rpc: Caller, fields: dict[str
 async def test_messages_and_typed_data(rpc: Caller) -> None:
     signature = await rpc("eth_sign", DEV, "0x" + "tö".encode().hex())
     assert Account.recover_message(encode_defunct(text="tö"), signature=signature).lower() == DEV
+    assert await rpc("personal_sign", "0x" + "tö".encode().hex(), DEV) == signature
     signature = await rpc("eth_signTypedData", DEV, MAIL)
+    assert await rpc("eth_signTypedData_v4", DEV, json.dumps(MAIL)) == signature
     assert Account.recover_message(encode_typed_data(full_message=MAIL), signature=signature).lower() == DEV
 
 

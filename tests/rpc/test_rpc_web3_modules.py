@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 from web3 import AsyncWeb3, Web3
-from web3._utils.module_testing import (
-    AsyncEthModuleTest,
-    AsyncNetModuleTest,
-    EthModuleTest,
-    NetModuleTest,
-    Web3ModuleTest,
-)
+from web3._utils.module_testing.eth_module import AsyncEthModuleTest, EthModuleTest
+from web3._utils.module_testing.net_module import AsyncNetModuleTest, NetModuleTest
 from web3._utils.module_testing.persistent_connection_provider import PersistentConnectionProviderTest
 from web3._utils.module_testing.utils import RequestMocker
-from web3._utils.module_testing.web3_module import AsyncWeb3ModuleTest
+from web3._utils.module_testing.web3_module import AsyncWeb3ModuleTest, Web3ModuleTest
 
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, DEV_KEYS
 from tests.rpc.web3_fixtures import ThreadedNode

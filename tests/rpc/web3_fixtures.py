@@ -36,7 +36,7 @@ class QuietNode(LoneNode):
         empty = self.include().block
         # The module tests expect that whoever proposed block 0 has earned something since, and that fees are paid.
         genesis_miner = self.chain.header(0).miner  # type: ignore[union-attr]
-        fees = {"max_fee_per_gas": 2, "max_priority_fee_per_gas": 1}
+        fees: dict[str, Any] = {"max_fee_per_gas": 2, "max_priority_fee_per_gas": 1}
         transfer = self.sign(ALICE, genesis_miner, value=1, **fees)
         with_transaction = self.include(transfer).block
         arguments: tuple[object, ...] = (1, "Demo", ["yes", "no"], 3, 0, 0, 0, [], bytes(32))
