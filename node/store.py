@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgpack
 
+from node.chain import keyspace
 from node.chain.block import Block, Header, decode_header
 from node.chain.errors import LedgerError
 from node.chain.execution import HEADER_BYTES_MAX
@@ -14,8 +15,8 @@ from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
 
-_HEAD = b"mhead"
-_GENESIS = b"mgenesis"
+_HEAD = keyspace.META + b"head"
+_GENESIS = keyspace.META + b"genesis"
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
 
 
@@ -50,18 +51,18 @@ def block_writes(
     senders = b"".join(transaction.sender for transaction in block.transactions)
     raws = [transaction.raw for transaction in block.transactions]
     writes = dict(executed.writes)
-    writes[_at(b"b", height)] = msgpack.packb([block.header.encoded, raws, senders])
-    writes[_at(b"r", height)] = msgpack.packb(executed.encoded_receipts)
-    writes[b"h" + block.hash] = height.to_bytes(8, "big")
+    writes[_at(keyspace.BLOCK, height)] = msgpack.packb([block.header.encoded, raws, senders])
+    writes[_at(keyspace.RECEIPTS, height)] = msgpack.packb(executed.encoded_receipts)
+    writes[keyspace.HEIGHT + block.hash] = height.to_bytes(8, "big")
     if certificate is None:
         writes[_GENESIS] = block.hash
     else:
-        writes[_at(b"c", height)] = msgpack.packb(pack_certificate(certificate))
+        writes[_at(keyspace.CERTIFICATE, height)] = msgpack.packb(pack_certificate(certificate))
     for index, transaction in enumerate(block.transactions):
-        writes[b"t" + transaction.hash] = height.to_bytes(8, "big") + index.to_bytes(4, "big")
+        writes[keyspace.TRANSACTION + transaction.hash] = height.to_bytes(8, "big") + index.to_bytes(4, "big")
     for changed, at in ((overridden, height), (validators_changed or overridden, height + 1)):
         if changed:
-            writes[_at(b"v", at)] = b"".join(executed.next_validators)
+            writes[_at(keyspace.VALIDATORS, at)] = b"".join(executed.next_validators)
     writes[_HEAD] = height.to_bytes(8, "big")
     return writes
 
@@ -85,7 +86,7 @@ class Store:
 
     def header(self, height: int) -> Header | None:
         """The header at `height`."""
-        value = self.database.get(_at(b"b", height))
+        value = self.database.get(_at(keyspace.BLOCK, height))
         if value is None:
             return None
         unpacker = msgpack.Unpacker()
@@ -95,7 +96,7 @@ class Store:
 
     def block(self, height: int) -> Block | None:
         """The block at `height`, its senders as they were verified before it became final."""
-        value = self.database.get(_at(b"b", height))
+        value = self.database.get(_at(keyspace.BLOCK, height))
         if value is None:
             return None
         header, raws, senders = _unpack(value)
@@ -113,7 +114,7 @@ class Store:
 
     def encoded_block(self, height: int) -> tuple[bytes, list[bytes]] | None:
         """The block at `height` as header RLP and raw transactions."""
-        value = self.database.get(_at(b"b", height))
+        value = self.database.get(_at(keyspace.BLOCK, height))
         if value is None:
             return None
         header, raws, _ = _unpack(value)
@@ -121,43 +122,45 @@ class Store:
 
     def encoded_receipts(self, height: int) -> list[bytes] | None:
         """The consensus encodings of the receipts of the block at `height`."""
-        value = self.database.get(_at(b"r", height))
+        value = self.database.get(_at(keyspace.RECEIPTS, height))
         return None if value is None else list(_unpack(value))
 
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of the block at `height`; block 0 has none."""
-        value = self.database.get(_at(b"c", height))
+        value = self.database.get(_at(keyspace.CERTIFICATE, height))
         return None if value is None else unpack_certificate(_unpack(value))
 
     def height_of(self, block_hash: bytes) -> int | None:
         """The height of the final block with this hash."""
-        value = self.database.get(b"h" + block_hash)
+        value = self.database.get(keyspace.HEIGHT + block_hash)
         return None if value is None else int.from_bytes(value, "big")
 
     def locate(self, transaction_hash: bytes) -> tuple[int, int] | None:
         """(height, index) of a final transaction."""
-        value = self.database.get(b"t" + transaction_hash)
+        value = self.database.get(keyspace.TRANSACTION + transaction_hash)
         return None if value is None else (int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big"))
 
     def validators(self, height: int) -> tuple[bytes, ...]:
         """The sorted set that decides `height` (1 and up): the last one that was written at or below it."""
-        for _, value in self.database.scan(_at(b"v", 0), _at(b"v", max(height, 1) + 1), reverse=True):
+        for _, value in self.database.scan(
+            _at(keyspace.VALIDATORS, 0), _at(keyspace.VALIDATORS, max(height, 1) + 1), reverse=True
+        ):
             return tuple(value[start : start + 20] for start in range(0, len(value), 20))
         raise LedgerError(f"the database knows no validators for height {height}")
 
     def validator_changes(self, first: int, last: int) -> list[int]:
         """The heights from `first` to `last`, of those above 0, behind which the set is another one, ascending."""
-        keys = self.database.scan(_at(b"v", max(first, 1) + 1), _at(b"v", last + 2))
+        keys = self.database.scan(_at(keyspace.VALIDATORS, max(first, 1) + 1), _at(keyspace.VALIDATORS, last + 2))
         return [int.from_bytes(key[1:], "big") - 1 for key, _ in keys]
 
     def put_evidence(self, evidence: Evidence) -> None:
         """Keep an equivocation; one of each validator, height, round and step is enough."""
         validator, height, round_, kind = evidence.key
-        key = _at(b"e", height) + round_.to_bytes(4, "big") + bytes((kind,)) + validator
+        key = _at(keyspace.EVIDENCE, height) + round_.to_bytes(4, "big") + bytes((kind,)) + validator
         if self.database.get(key) is None:
             self.database.write({key: msgpack.packb(pack_evidence(evidence))})
 
     def evidence(self, from_height: int, to_height: int) -> list[Evidence]:
         """What is kept of from_height ≤ height ≤ to_height, in order."""
-        pairs = self.database.scan(_at(b"e", from_height), _at(b"e", to_height + 1))
+        pairs = self.database.scan(_at(keyspace.EVIDENCE, from_height), _at(keyspace.EVIDENCE, to_height + 1))
         return [unpack_evidence(_unpack(value)) for _, value in pairs]

@@ -13,4 +13,5 @@ CERTIFICATE = b"c"  # ‖ height → certificate
 RECEIPTS = b"r"  # ‖ height → receipts
 TRANSACTION = b"t"  # ‖ transaction hash → height, index
 VALIDATORS = b"v"  # ‖ height → the validators that decide it
+EVIDENCE = b"e"  # ‖ height, round (u32), kind, validator → equivocation
 META = b"m"  # ‖ name → format version, head and the like
