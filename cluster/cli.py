@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster import checks
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
 DEFAULT_CHAIN_ID = 7770
@@ -182,6 +183,7 @@ def build_parser() -> argparse.ArgumentParser:
     _verbs_that_govern(verbs)
     _verbs_that_mend(verbs)
     _verbs_that_make(verbs)
+    checks.add_verbs(verbs)
     return parser
 
 
@@ -214,6 +216,7 @@ _PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
     "node": _run_node,
     "bootnode": _run_bootnode,
     "gateway": _run_gateway,
+    **checks.HANDLERS,
 }
 
 
