@@ -125,9 +125,11 @@ def kind_text(schema: JsonSchema) -> str:
 
 
 def shortened(value: Any) -> Any:
-    """A value as an example shows it: long texts and lists cut."""
+    """A value as an example shows it: long lists cut, and bytes left out, which change with every rule of the chain."""
+    if isinstance(value, str) and value.startswith("0x") and len(value) >= 66:
+        return "0x… (32 bytes)" if len(value) == 66 else "0x… (bytes)"
     if isinstance(value, str) and len(value) > TEXT_CHARS_MAX:
-        return value[:20] + "…" + value[-6:]
+        return value[:TEXT_CHARS_MAX] + "…"
     if isinstance(value, list):
         kept = [shortened(item) for item in value[:ITEMS_MAX]]
         return [*kept, "…"] if len(value) > ITEMS_MAX else kept
