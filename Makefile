@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
 # Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
 # TESTS="tests/merkle -k log" to pytest.
-.PHONY: help up down status check test test-clients compose clean environment environment-dev
+.PHONY: help up down status check test test-clients test-netns test-long compose clean environment environment-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,8 @@ help:
 	@echo "make check    ruff, mypy --strict, import-linter, architecture tests"
 	@echo "make test     the whole test suite"
 	@echo "make test-clients  ethers, viem, cast and @ethereumjs against a running network (needs Node.js 20)"
+	@echo "make test-netns    partitions between real processes (needs root, ip and iptables)"
+	@echo "make test-long     death at each sync, 200 kills: a quarter of an hour"
 	@echo "make compose  the same five services with docker compose"
 	@echo "make clean    remove .venv and caches (never ./data)"
 
@@ -39,6 +41,12 @@ test: environment-dev
 
 test-clients: environment-dev
 	.venv/bin/python -m tests.clients.run
+
+test-netns: environment-dev
+	.venv/bin/pytest -m netns tests/netns
+
+test-long: environment-dev
+	.venv/bin/pytest -m long tests/e2e
 
 compose:
 	docker compose up --build

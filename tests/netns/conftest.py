@@ -68,6 +68,11 @@ def space(name: str) -> str:
     return f"{TAG}-{name}"
 
 
+def cable(number: int) -> str:
+    """The outer end of the number-th process's cable."""
+    return f"{TAG}v{number}"
+
+
 class Spaces:
     """A bridge, and one namespace per process with a cable to it; `addresses` by the process's name."""
 
@@ -81,7 +86,7 @@ class Spaces:
         tool("ip", "addr", "add", f"{SUBNET}.254/24", "dev", HUB)
         tool("ip", "link", "set", HUB, "up")
         for number, (name, address) in enumerate(self.addresses.items(), 1):
-            inner, outer = "eth0", f"{TAG}v{number}"
+            inner, outer = "eth0", cable(number)
             tool("ip", "netns", "add", space(name))
             self._made.append(name)
             tool("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space(name))
@@ -92,9 +97,10 @@ class Spaces:
 
     def destroy(self) -> None:
         """Take everything away, as far as it was made."""
-        for name in self._made:
-            subprocess.run(["ip", "netns", "del", space(name)], capture_output=True, timeout=30, check=False)
-        subprocess.run(["ip", "link", "del", HUB], capture_output=True, timeout=30, check=False)
+        cables = [["link", "del", cable(number)] for number in range(1, len(self.addresses) + 1)]
+        rooms = [["netns", "del", space(name)] for name in self._made]
+        for what in (*cables, *rooms, ["link", "del", HUB]):  # a namespace takes its cable along, but some time later
+            subprocess.run(["ip", *what], capture_output=True, timeout=30, check=False)
 
     def cut(self, sender: str, receiver: str, *, share: float = 1.0) -> None:
         """Nothing that `sender` sends reaches `receiver` any more, or only 1 - `share` of the packets."""

@@ -61,6 +61,13 @@ class Wire:
     async def _is_final(self, name: str, transaction: str) -> bool:
         return await self.call(name, "eth_getTransactionReceipt", transaction) is not None
 
+    async def create_election(self) -> None:
+        """Election 5, in which `vote` casts."""
+        election = {"election_id": 5, "title": "Split", "options": ["a", "b"], "kinds": "open"}
+        gateway = self.network.named("gateway")
+        answer = await self._http.post(f"{gateway.url}/api/elections", json=election, headers={"prefer": "wait=8"})
+        assert answer.status_code == 201, answer.text
+
     async def vote(self, voter: str) -> httpx.Response:
         body = {"election_id": 5, "voter_id": voter, "choice": 0, "transaction_id": f"t-{voter}"}
         gateway = self.network.named("gateway")
@@ -102,17 +109,13 @@ async def play(table: ProcessTable, scene: Scene) -> Result:
     """A scene under load; then the judge looks at the history and at every disk."""
     network = require(table.data_dir)
     wire = Wire(network)
-    await until(wire.ready, 60, "everybody has found everybody")
-    election = {"election_id": 5, "title": "Split", "options": ["a", "b"], "kinds": "open"}
-    answer = await httpx.AsyncClient(trust_env=False).post(
-        f"{network.named('gateway').url}/api/elections", json=election, headers={"prefer": "wait=10"}
-    )
-    assert answer.status_code == 201, answer.text
 
     async def disturb(_: Injector) -> None:
         await scene(wire)
 
     try:
+        await until(wire.ready, 60, "everybody has found everybody")
+        await wire.create_election()
         chaos = Chaos(network, table, Console(quiet=True))
         result = await chaos.run(disturb, seed=1, duration_s=0, rate=15, clients=4)
     finally:
