@@ -16,12 +16,14 @@ key = "node.key"              # the validator's private key, 0x-hex, mode 0600
 guard = "guard"               # what was signed, so that nothing is signed twice; keep it out of backups
 data = "chain"                # the LevelDB folder; one process at a time
 sign = true                   # false: follow the chain and sign nothing
+# override = "override.json"  # only where operators replace a quorum lost for good: docs/OPERATIONS.md
 
 [p2p]
 bind = {p2p_bind}             # where peers are listened for
 advertise = {p2p_advertise}   # where peers should dial; host names are allowed
 bootnodes = {bootnodes}       # where peers are found at first
 peers_file = "peers.json"     # found peers, so that the bootnode may die
+# observers = ["0x…"]         # who may connect and follow without being a validator, for instance to become one
 
 [rpc]
 bind = {rpc_bind}             # JSON-RPC over HTTP and WebSocket, GET /health, GET /ready
