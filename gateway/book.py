@@ -45,20 +45,24 @@ class Item:
     """One record and all that is known of it. Compared by identity.
 
     It waits while it has neither `place` nor `reason`. A `place` is where it stands on the chain, checked by us, with
-    the outcome byte and its index in the log; a `reason` is why the chain will not take it.
+    the outcome byte and its index in the log; a `reason` is why the chain will not take it. An anchor that was refused
+    too often has `failed`: the reason, until it is tried again; it still waits, in the journal, too.
     """
 
     __slots__ = (
         "attempts",
         "commit",
+        "failed",
         "index",
         "outcome",
         "place",
+        "queued",
         "reason",
         "received_at_ms",
         "record",
         "sequence",
         "taken_by",
+        "updated_at_ms",
         "waiters",
     )
 
@@ -71,7 +75,10 @@ class Item:
         self.outcome: Outcome | None = None
         self.index = 0
         self.reason: str | None = None
-        self.attempts = 0
+        self.failed: str | None = None
+        self.attempts = 0  # refusals since it came, or since somebody asked for it again
+        self.queued = False  # on its way to the chain
+        self.updated_at_ms = received_at_ms
         self.taken_by: str | None = None
         self.waiters: list[asyncio.Future[None]] = []
 
@@ -116,6 +123,8 @@ class Book:
     def __init__(self, recent_max: int = RECENT_MAX) -> None:
         self._items: dict[RecordKey, Item] = {}
         self._by_record_id: dict[bytes, Item] = {}
+        self._anchors: dict[bytes, Item] = {}  # those that are not on the chain, by batch id
+        self._aliases: OrderedDict[bytes, Item] = OrderedDict()  # other record ids of equal ballots
         self._by_transaction: dict[bytes, list[Item]] = {}
         self._done: OrderedDict[Item, None] = OrderedDict()
         self._recent_max = recent_max
@@ -136,6 +145,8 @@ class Book:
             self.pending_bytes += _weight(item.record)
         else:
             self._remember(item)
+        if isinstance(item.record, Anchor) and item.place is None:
+            self._anchors[item.record.batch_id] = item
 
     def remove(self, item: Item) -> None:
         """Forget an item that never became durable."""
@@ -148,6 +159,8 @@ class Book:
         """Note that a waiting item has got its `place` or `reason` just now, and wake those who wait for it."""
         self.pending_count -= 1
         self.pending_bytes -= _weight(item.record)
+        if item.place is not None:
+            self._forget_anchor(item)
         self._remember(item)
         item.wake()
 
@@ -158,8 +171,13 @@ class Book:
         while len(self._done) > self._recent_max:
             self._drop(next(iter(self._done)))
 
+    def _forget_anchor(self, item: Item) -> None:
+        if isinstance(item.record, Anchor) and self._anchors.get(item.record.batch_id) is item:
+            del self._anchors[item.record.batch_id]
+
     def _drop(self, item: Item) -> None:
         self._done.pop(item, None)
+        self._forget_anchor(item)
         key = record_key(item.record)
         if self._items.get(key) is item:
             del self._items[key]
@@ -186,6 +204,28 @@ class Book:
     def ballot_by_record_id(self, record_id: bytes) -> Item | None:
         return self._by_record_id.get(record_id)
 
+    def alias(self, record_id: bytes, item: Item) -> None:
+        """An equal ballot of the same voter came under another transaction id: it is this one, as long as we remember.
+
+        The chain keeps the first id alone; whoever sends the vote again is told of the record that stands.
+        """
+        if record_id not in self._by_record_id:
+            self._aliases[record_id] = item
+            if len(self._aliases) > self._recent_max:
+                self._aliases.popitem(last=False)
+
+    def by_alias(self, record_id: bytes) -> Item | None:
+        """The ballot that a transaction id belongs to, its own or that of an equal ballot."""
+        return self._by_record_id.get(record_id) or self._aliases.get(record_id)
+
+    def anchors(self) -> list[Item]:
+        """The anchors that are not on the chain, oldest first."""
+        return sorted(self._anchors.values(), key=anchor_order)
+
+    def failed_anchors(self) -> list[Item]:
+        """Those of them that were refused too often."""
+        return [item for item in self._anchors.values() if item.failed is not None]
+
     def anchor(self, batch_id: bytes) -> Item | None:
         return self._items.get(("anchor", batch_id, b""))
 
@@ -199,6 +239,11 @@ class Book:
     def pending_ballots(self, election: int) -> int:
         """How many ballots of an election wait here. Walks over all that waits."""
         return sum(1 for item in self.pending() if isinstance(item.record, Ballot) and item.record.election == election)
+
+
+def anchor_order(item: Item) -> tuple[int, bytes]:
+    """What listings sort waiting anchors by: the same in each life of the process."""
+    return item.received_at_ms, item.record.batch_id if isinstance(item.record, Anchor) else b""
 
 
 def _weight(record: Record) -> int:

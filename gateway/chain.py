@@ -1,5 +1,6 @@
 """What the gateway asks the chain, each answer checked against its own verified head before it is believed."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,17 +9,20 @@ from typing import Any
 from gateway.calls import ANCHORS_ABI, ELECTIONS_ABI, accepted_index, ballots_of, read_anchored, read_cast
 from gateway.follower import Follower
 from gateway.journal_format import Place
-from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes
+from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes, hex_int
 from gateway.records import Anchor, Ballot
 from gateway.validators import REVERTED, NoValidator, Pool
 from gateway.verify import FinalBlock, account_from_proof, receipt_at, slot_from_proof
+from merkle.keccak import keccak256
 from node.chain.block import Header
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
-from node.chain.contracts.elections import tally_slots
+from node.chain.contracts.anchors import SIZE_SLOT
+from node.chain.contracts.elections import log_slots, tally_slots
 from node.chain.errors import PeerError
 from node.chain.transaction import decode_transaction
 
 BLOCKS_KEPT = 16
+BLOCKS_AT_ONCE = 4
 PROOF_SLOTS_MAX = 64
 SETTLE_S = 3.0  # how long our head may take to reach a block that a validator already has
 
@@ -65,6 +69,7 @@ class Tally:
 
     counts: tuple[int, ...]
     sealed_count: int
+    log_root: bytes  # of the log of its ballots
     block_number: int
     block_hash: bytes
     timestamp: int
@@ -109,12 +114,83 @@ class Chain:
         stored = await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), sure)
         return None if stored is None else self._find_anchor(await self._block(int(stored[5])), batch_id)
 
+    async def anchor_is_told(self, batch_id: bytes) -> bool:
+        """Whether one validator says that there is an anchor of a batch. Not proven."""
+        return await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), False) is not None
+
+    async def anchor_count(self) -> int:
+        """How many anchors there are at the verified head, proven."""
+        return (await self._slots(self._follower.head.header, ANCHORS, [SIZE_SLOT]))[0]
+
+    async def anchors(self, first: int, count: int) -> list[Standing]:
+        """The anchors at these indices of their log, each checked in its block."""
+        call = ANCHORS_ABI.encode_call("anchors", first, count)
+        try:
+            (stored,) = _decoded("anchors", await self._view(ANCHORS, call))
+        except Reverted:
+            raise NoValidator("a validator refuses to list anchors") from None
+        if [int(one[0]) for one in stored] != list(range(first, first + len(stored))):
+            raise NoValidator("a validator lists other anchors than it was asked for")
+        at_once = asyncio.Semaphore(BLOCKS_AT_ONCE)
+
+        async def check(one: Any) -> Standing:
+            async with at_once:
+                block = await self._block(int(one[5]))
+            standing = self._find_anchor(block, bytes(one[1]))
+            if standing.index != int(one[0]):
+                raise NoValidator("a validator lists an anchor under another index than it has")
+            return standing
+
+        return list(await asyncio.gather(*(check(one) for one in stored)))
+
+    async def election_page(self, first: int, count: int) -> tuple[int, list[Election]]:
+        """How many elections there are, and those at these places in the order of creation; as one validator says."""
+        (total,) = _decoded("electionCount", await self._view(ELECTIONS, ELECTIONS_ABI.encode_call("electionCount")))
+        if first >= total:
+            return int(total), []
+        call = ELECTIONS_ABI.encode_call("electionIds", first, count)
+        (ids,) = _decoded("electionIds", await self._view(ELECTIONS, call))
+        found = await asyncio.gather(*(self.election(id_) for id_ in ids[:count]))
+        return int(total), [election for election in found if election is not None]
+
+    async def located(self, transaction_hash: bytes, *, sure: bool = False) -> tuple[FinalBlock, int] | None:
+        """The checked block that includes a transaction, and its place there; None where nobody knows it.
+
+        With `sure`, None means that a quorum of validators said so; raises NoValidator where too few can be asked.
+        """
+        parameters = ("0x" + transaction_hash.hex(),)
+        try:
+            if sure:
+                answers = await self._pool.ask_quorum("eth_getTransactionReceipt", parameters)
+            else:
+                answers = [await self._pool.ask("eth_getTransactionReceipt", parameters)]
+        except (RpcError, RpcFailure) as error:
+            raise NoValidator(f"a validator refuses to look for a transaction: {error}") from None
+        for found in answers:
+            if isinstance(found, RpcError):
+                raise NoValidator(f"a validator refuses to look for a transaction: {found}")
+            if found is None:
+                continue
+            try:
+                number = hex_int(found["blockNumber"])
+            except (KeyError, TypeError, RpcFailure) as error:
+                raise NoValidator(f"a validator's receipt cannot be read: {error!r}") from None
+            block = await self._block(number)
+            for position, raw in enumerate(block.transactions):
+                if keccak256(raw) == transaction_hash:
+                    return block, position
+            raise NoValidator(f"block {number} does not hold the transaction that a validator says it does")
+        return None
+
     async def tally(self, election: Election) -> Tally:
         """The counts at the verified head, from storage proofs."""
         header = self._follower.head.header
         slots, sealed = tally_slots(election.id, len(election.options))
-        *counts, sealed_count = await self._slots(header, ELECTIONS, [*slots, sealed])
-        return Tally(tuple(counts), sealed_count, header.number, header.hash, header.timestamp)
+        root_slot = log_slots(election.id)[1]
+        *counts, sealed_count, root = await self._slots(header, ELECTIONS, [*slots, sealed, root_slot])
+        return Tally(
+            tuple(counts), sealed_count, root.to_bytes(32, "big"), header.number, header.hash, header.timestamp
+        )
 
     async def refusal(self, sender: bytes, to: bytes, data: bytes, height: int) -> bytes | None:
         """Revert data of a call repeated on the state of a block; None when it passes there. Not proven."""
@@ -238,7 +314,7 @@ def _anchored_fields(data: bytes, anchored: tuple[bytes, int]) -> tuple[bytes, i
 
 
 def _decoded(name: str, result: bytes) -> tuple[Any, ...]:
-    abi = ANCHORS_ABI if name == "anchorOf" else ELECTIONS_ABI
+    abi = ANCHORS_ABI if name in ("anchorOf", "anchors") else ELECTIONS_ABI
     try:
         return abi.decode_result(name, result)
     except ValueError as error:

@@ -1,5 +1,6 @@
 """The gateway's configuration: a TOML file checked by pydantic, each key overridable by PSEPHOS_GATEWAY_… ."""
 
+import ipaddress
 import json
 import tomllib
 from pathlib import Path
@@ -55,7 +56,12 @@ class LimitsConfig(_Section):
 
     wait_s: Annotated[float, Field(ge=0, le=60, description="how long a caller waits who names no time")] = 2.0
     wait_s_max: Annotated[float, Field(ge=0, le=300, description="the longest that a caller may ask for")] = 30.0
-    body_bytes_max: Annotated[int, Field(ge=1 << 17, le=64 << 20, description="largest request body")] = 1 << 20
+    body_bytes_max: Annotated[int, Field(ge=1 << 17, le=64 << 20, description="largest request body")] = 8 << 20
+    connections_max: Annotated[int, Field(ge=8, le=60_000, description="most connections of callers at a time")] = 4096
+    sender_s: Annotated[
+        float, Field(gt=0, le=60, description="a request that has not arrived by then is given up, and its connection")
+    ] = 8.0
+    idle_s: Annotated[float, Field(gt=0, le=600, description="how long a connection may stay without a request")] = 75.0
     pending_max: Annotated[int, Field(ge=1, description="most records that are accepted and not final")] = 200_000
     pending_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them in memory")] = 256 << 20
 
@@ -71,6 +77,56 @@ class RpcConfig(_Section):
     resend_ms: Annotated[int, Field(ge=100, le=60_000, description="a transaction not final by then is sent again")] = (
         1_000
     )
+
+
+class AnchorsConfig(_Section):
+    """How anchors that validators refuse are tried again."""
+
+    attempts_max: Annotated[int, Field(ge=1, le=20, description="refusals after which an anchor is failed")] = 5
+    backoff_ms: Annotated[
+        int, Field(ge=1, le=60_000, description="pause after the first refusal; doubles with each one after it")
+    ] = 500
+    retry_failed_s: Annotated[float, Field(gt=0, description="how often failed anchors are tried again")] = 900.0
+    stats_refresh_s: Annotated[float, Field(gt=0, description="how old the statistics may be")] = 600.0
+
+
+class CallbacksConfig(_Section):
+    """Who may be told of an anchor's end."""
+
+    hosts: Annotated[
+        tuple[str, ...],
+        Field(
+            max_length=100, description="hosts that a callback_url may name, with their port where it is not 80 or 443"
+        ),
+    ] = ()
+    secret: Annotated[
+        Path,
+        Field(description="what callbacks are signed with, 32 bytes of hex, mode 0600; needed once there are hosts"),
+    ] = Path("callback.secret")
+    folder: Annotated[Path, Field(description="folder of callbacks that are still to be made")] = Path("callbacks")
+    timeout_ms: Annotated[int, Field(ge=50, le=60_000, description="deadline of one callback")] = 5_000
+    attempts_max: Annotated[int, Field(ge=1, le=50, description="callbacks that fail so often are given up")] = 10
+    backoff_ms: Annotated[int, Field(ge=1, description="pause after the first failure; doubles up to an hour")] = 1_000
+
+
+Scope = Literal["vote", "anchor", "read", "admin"]
+
+
+class ApiKeyConfig(_Section):
+    """One key that callers may use. The key itself is written nowhere: it is 32 random bytes, so its hash is enough."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, description="what logs call its holder")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key")]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, description="what it may do; admin may do everything")]
+
+
+class RatesConfig(_Section):
+    """How often one caller may come; 0 is no limit, since a backend is one caller."""
+
+    client_per_s: Annotated[float, Field(ge=0, description="requests a second of one API key, or of one address")] = 0.0
+    client_burst: Annotated[int, Field(ge=1, description="how many of them may come at once")] = 100
+    voter_per_minute: Annotated[float, Field(ge=0, description="votes a minute of one voter in one election")] = 0.0
+    voter_burst: Annotated[int, Field(ge=1, description="how many of them may come at once")] = 5
 
 
 class LogConfig(_Section):
@@ -103,6 +159,13 @@ class GatewayConfig(BaseSettings):
     batch: BatchConfig = BatchConfig()
     limits: LimitsConfig = LimitsConfig()
     rpc: RpcConfig = RpcConfig()
+    anchors: AnchorsConfig = AnchorsConfig()
+    callbacks: CallbacksConfig = CallbacksConfig()
+    api_keys: Annotated[tuple[ApiKeyConfig, ...], Field(max_length=1000)] = ()
+    allow_anonymous: Annotated[
+        bool, Field(description="serve callers without an API key on other addresses than loopback, too")
+    ] = False
+    rates: RatesConfig = RatesConfig()
     log: LogConfig = LogConfig()
 
     @classmethod
@@ -163,7 +226,25 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"configuration {path}: {faults}") from None
     folder = path.resolve().parent
     paths = {name: folder / getattr(config, name) for name in ("genesis", "key", "master_secret", "journal", "spool")}
-    return config.model_copy(update={**paths, "state": folder / config.state})
+    callbacks = config.callbacks
+    callbacks = callbacks.model_copy(update={"secret": folder / callbacks.secret, "folder": folder / callbacks.folder})
+    config = config.model_copy(update={**paths, "state": folder / config.state, "callbacks": callbacks})
+    check_exposure(config)
+    return config
+
+
+def check_exposure(config: GatewayConfig) -> None:
+    """Raise ConfigError where strangers could reach an API that asks nobody for a key."""
+    host, _ = config.endpoint
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not (config.api_keys or config.allow_anonymous or loopback):
+        raise ConfigError(
+            f"bind = {config.bind!r} lets other machines in and there are no api_keys: add one (`psephos keys api` "
+            "makes it), bind to 127.0.0.1, or set allow_anonymous (PSEPHOS_GATEWAY_ALLOW_ANONYMOUS=true)"
+        )
 
 
 def load_genesis(path: Path) -> Genesis:

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Protocol
 
 from gateway import calls
 from gateway.book import Book, Item
 from gateway.chain import Chain, Standing
-from gateway.durability import Durability
+from gateway.config import AnchorsConfig, BatchConfig
 from gateway.journal_format import Place
 from gateway.records import Anchor, Ballot, Call, Record
 from gateway.sender import Included, Parcel, Sender
@@ -25,6 +27,16 @@ ASK_AGAIN_S = 0.3
 ASKING_MAX = 16  # questions after standing records at a time
 # Refusals that say something of the whole election or caller, not of one record in the batch.
 _WHOLE = ("ElectionNotOpen", "NotRegistrar", "UnknownElection", "NotGateway", "NotAllowedToCreate", "NotCreator")
+# Refusals of an anchor that no later attempt can change.
+_NEVER = ("AnchorExists", "InvalidAnchor")
+
+
+class Settling(Protocol):
+    """Who is told of the end of records."""
+
+    def settle(self, place: Place, items: list[Item]) -> None: ...
+
+    def reject(self, item: Item) -> None: ...
 
 
 class Delivery:
@@ -37,17 +49,18 @@ class Delivery:
         self,
         sender_address: bytes,
         book: Book,
-        durability: Durability,
+        durability: Settling,
         chain: Chain,
+        batch: BatchConfig,
+        anchors: AnchorsConfig,
         *,
-        gather_s: float,
-        ballots_max: int,
-        bytes_max: int,
         make_election: Callable[[int], Awaitable[bool]],
     ) -> None:
         self._address = sender_address
         self._book, self._durability, self._chain = book, durability, chain
-        self._gather_s, self._ballots_max, self._bytes_max = gather_s, ballots_max, bytes_max
+        self._gather_s, self._ballots_max, self._bytes_max = batch.gather_ms / 1000, batch.ballots_max, batch.bytes_max
+        self._anchors = anchors
+        self.on_end: Callable[[Item], None] = lambda item: None  # told of each anchor that is final, refused or failed
         self._make_election = make_election
         self._single: deque[Item] = deque()  # calls and anchors, one transaction each
         self._ballots: dict[int, deque[Item]] = {}  # by election
@@ -69,6 +82,7 @@ class Delivery:
         """Take durable items, in order."""
         now = asyncio.get_running_loop().time()
         for item in items:
+            item.queued = True
             if isinstance(item.record, Ballot):
                 election = item.record.election
                 queue = self._ballots.get(election)
@@ -178,13 +192,44 @@ class Delivery:
     def _settle(self, place: Place, settled: Sequence[tuple[Item, Outcome, int]]) -> None:
         for item, outcome, index in settled:
             item.outcome, item.index, item.place = outcome, index, place
-            self._book.done(item)
+            self._done(item)
         self._durability.settle(place, [item for item, _, _ in settled])
 
     def _reject(self, item: Item, reason: str, outcome: Outcome | None = None) -> None:
         item.outcome, item.reason = outcome, reason
-        self._book.done(item)
+        self._done(item)
         self._durability.reject(item)
+
+    def _done(self, item: Item) -> None:
+        item.failed = None
+        item.updated_at_ms = time.time_ns() // 1_000_000
+        self._book.done(item)
+        if isinstance(item.record, Anchor):
+            self.on_end(item)
+
+    def _back_off(self, item: Item, reason: str) -> None:
+        """Validators refuse an anchor now; that may pass. Try again later each time, and in the end call it failed."""
+        item.attempts += 1
+        item.updated_at_ms = time.time_ns() // 1_000_000
+        item.queued = False
+        if item.attempts >= self._anchors.attempts_max:
+            item.failed = reason
+            log.warning("an anchor was refused %d times: %s", item.attempts, reason)
+            item.wake()
+            self.on_end(item)
+            return
+        pause_s = self._anchors.backoff_ms / 1000 * 2 ** (item.attempts - 1)
+        self._spawn(self._later(item, pause_s))
+
+    async def _later(self, item: Item, pause_s: float) -> None:
+        await asyncio.sleep(pause_s)
+        self.enqueue([item])
+
+    def again(self, item: Item) -> None:
+        """Send a failed anchor once more, as if it were new."""
+        item.failed, item.attempts = None, 0
+        item.updated_at_ms = time.time_ns() // 1_000_000
+        self.enqueue([item])
 
     async def _find_standing(self, item: Item) -> None:
         """A record that stands already, from an earlier sending or another gateway: find where, and settle it there."""
@@ -268,7 +313,10 @@ class Delivery:
 
     def _reject_all(self, parcel: Parcel, reason: str) -> None:
         for item in parcel.items:
-            self._reject(item, reason)
+            if isinstance(item.record, Anchor) and not reason.startswith(_NEVER):
+                self._back_off(item, reason)
+            else:
+                self._reject(item, reason)
 
 
 # One sealed ballot of the largest size always fits a transaction.

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from gateway.book import Book, Item
 from gateway.calls import ELECTIONS_ABI
 from gateway.chain import Chain, Election, Tally
+from gateway.config import ElectionsConfig
 from gateway.nullifier import ElectionKey, election_key
 from gateway.records import Call
 from gateway.state import VerifiedState
@@ -45,14 +46,12 @@ class Elections:
         master_secret: bytes,
         book: Book,
         accept: Callable[[Call], Awaitable[Item]],
-        *,
-        auto_create: bool,
-        auto_create_options: int,
+        config: ElectionsConfig,
     ) -> None:
         self._chain, self._state, self._domain, self._book = chain, state, domain, book
         self._master_secret = master_secret
         self._accept = accept
-        self._auto_create, self._auto_options = auto_create, auto_create_options
+        self._auto_create, self._auto_options = config.auto_create, config.auto_create_options
         self._keys: dict[int, ElectionKey] = {}
         self._read_at: dict[int, float] = {}
         self._reading: dict[int, asyncio.Task[Election | None]] = {}
@@ -124,6 +123,10 @@ class Elections:
         schedule = (KINDS[kinds], opens_at, closes_at, delivery_grace_s)
         arguments = (id_, title, options, *schedule, list(registrars), self.key(id_).check)
         return Call(ELECTIONS, ELECTIONS_ABI.encode_call("create", *arguments))
+
+    def end_call(self, id_: int, function: str) -> Call:
+        """The call that closes or cancels an election (`function`: "close" or "cancel")."""
+        return Call(ELECTIONS, ELECTIONS_ABI.encode_call(function, id_))
 
     async def ensure(self, id_: int) -> bool:
         """Whether the election is there; in development networks it is created when it is not."""

@@ -36,6 +36,7 @@ class Follower:
         domain: Domain,
         head: Head,
         sets: ValidatorSets,
+        first_header: Header,
         *,
         poll_s: float,
         on_block: Callable[[FinalBlock], None],
@@ -51,6 +52,7 @@ class Follower:
         self._distrusted: dict[Validator, int] = {}
         self.head = head
         self.sets = sets
+        self.first_header = first_header  # that of block 0
         self.caught_up = False
 
     async def start(self) -> None:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from node.chain.contracts.ballots import CONTENT_BYTES_MAX
 
+VOTES_MAX = 1_000
 ELECTION_ID_MAX = (1 << 256) - 1
 _JSON_SAFE_MAX = (1 << 53) - 1
 _DECIMAL = re.compile(r"\d{1,78}", re.ASCII)
@@ -70,6 +71,18 @@ class VoteBody(_Body):
         return self
 
 
+class VoteBatchBody(_Body):
+    """Up to 1,000 votes; each is accepted or refused on its own."""
+
+    votes: Annotated[list[VoteBody], Field(min_length=1, max_length=VOTES_MAX)]
+
+
+class VerifyChainBody(_Body):
+    """Which election's chain to check."""
+
+    election_id: ElectionId
+
+
 class ElectionBody(_Body):
     """A new election. Times are seconds since 1970; 0 or nothing means at once, or never."""
 
@@ -96,13 +109,14 @@ class AnchorBody(_Body):
     batch_id: Annotated[str, Field(description="a UUID")]
     merkle_root: Annotated[str, BeforeValidator(_root), Field(pattern=r"^[0-9a-fA-F]{64}$")]
     product_count: Annotated[int, Field(ge=0, lt=1 << 64)]
-    algorithm: Annotated[str, Field(max_length=64)] = ""
+    algorithm: Annotated[str | None, Field(max_length=64, pattern=r"^[\x00-\x7f]*$", description="ASCII")] = None
+    callback_url: Annotated[
+        str | None, Field(max_length=2048, description="told of the end by a signed POST; its host must be allowed")
+    ] = None
 
     @model_validator(mode="after")
     def _checks(self) -> "AnchorBody":
         parse_batch_id(self.batch_id)
-        if len(self.algorithm.encode(errors="replace")) > 64:
-            raise ValueError("'algorithm' has at most 64 bytes in UTF-8")
         return self
 
 

@@ -20,13 +20,16 @@ REASON_STATUS = {
 
 TITLES = {
     400: "Bad request",
+    401: "API key needed",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request too slow",
     409: "Conflict",
     413: "Request body too large",
     415: "Unsupported media type",
     422: "Request not valid",
+    429: "Too many requests",
     500: "Internal error",
     503: "Service unavailable",
 }

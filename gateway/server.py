@@ -9,9 +9,12 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from gateway.api import anchors, elections, health, logs, trees, votes
-from gateway.api.common import GATEWAY, problems
+from gateway.access import Need
+from gateway.api import admin, anchors, documentation, documented, elections, health, logs, trees, verification, votes
+from gateway.api.common import GATEWAY, GUARD, NEEDS, problems
+from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
+from gateway.connections import ConnectionGuard, raise_file_limit
 from gateway.disk import FolderInUse
 from gateway.journal_format import JournalCorrupt
 from gateway.secrets import SecretError, read_secret
@@ -22,16 +25,69 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 4096
 SHUTDOWN_S = 3.0
+LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
+FILES_SPARE = 256  # descriptors for everything else than callers
+
+OPERATIONS = (
+    *votes.OPERATIONS,
+    *elections.OPERATIONS,
+    *anchors.OPERATIONS,
+    *verification.OPERATIONS,
+    *admin.OPERATIONS,
+    *health.OPERATIONS,
+    *documentation.OPERATIONS,
+)
 
 
 def make_app(gateway: Gateway) -> web.Application:
     """The HTTP application of a gateway that somebody else starts and stops."""
-    app = web.Application(middlewares=[problems], client_max_size=gateway.config.limits.body_bytes_max)
+    limits = gateway.config.limits
+    app = web.Application(middlewares=[problems], client_max_size=limits.body_bytes_max)
     app[GATEWAY] = gateway
-    for room in (elections, votes, anchors, health, trees):
-        app.add_routes(room.routes())
+    needs: dict[object, Need] = {one.handler: one.need for one in (*OPERATIONS, *documented.OPERATIONS)}
+    app[NEEDS] = needs
+    app[GUARD] = ConnectionGuard(connections_max=limits.connections_max, sender_s=limits.sender_s, idle_s=limits.idle_s)
+    app[DOCUMENT] = documentation.openapi((*OPERATIONS, *documented.OPERATIONS), body_bytes_max=limits.body_bytes_max)
+    app[PAGE] = documentation.page(app[DOCUMENT])
+    for one in OPERATIONS:
+        app.router.add_route(one.method, one.path, one.handler)
     logs.setup(app, gateway)
+    app.add_routes(trees.routes())
     return app
+
+
+class HttpServer:
+    """The listening socket of an application."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._guard = app[GUARD]
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_S,
+            lingering_time=LINGERING_S,
+            keepalive_timeout=app[GATEWAY].config.limits.idle_s,
+        )
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port. Raises OSError."""
+        await self._runner.setup()
+        server = self._runner.server
+        if server is None:
+            raise RuntimeError("the runner has no server")
+        await self._guard.start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._guard.factory(server), host, port, backlog=BACKLOG)
+        port_bound: int = self._server.sockets[0].getsockname()[1]
+        return port_bound
+
+    async def stop(self) -> None:
+        """Stop listening, and end what is under way."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+        await self._guard.stop()
 
 
 def open_gateway(config: GatewayConfig) -> Gateway:
@@ -43,21 +99,26 @@ def open_gateway(config: GatewayConfig) -> Gateway:
 
 async def serve(config: GatewayConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
+    files = raise_file_limit()
+    if config.limits.connections_max > files - FILES_SPARE:
+        limits = config.limits.model_copy(update={"connections_max": max(files - FILES_SPARE, FILES_SPARE)})
+        config = config.model_copy(update={"limits": limits})
+        log.warning("only %d files may be open, so at most %d connections", files, limits.connections_max)
     gateway = open_gateway(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await gateway.start()
-    runner = web.AppRunner(make_app(gateway), access_log=None, shutdown_timeout=SHUTDOWN_S)
+    server = HttpServer(make_app(gateway))
     try:
-        await runner.setup()
-        host, port = config.endpoint
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        await server.start(*config.endpoint)
         log.info("%s serves http://%s, account 0x%s", config.name, config.bind, gateway.address.hex())
+        if not config.api_keys:
+            log.warning("no api_keys are set: whoever reaches %s may do everything", config.bind)
         await stop.wait()
     finally:
-        await runner.cleanup()
+        await server.stop()
         await gateway.stop()
 
 

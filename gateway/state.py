@@ -27,6 +27,7 @@ class VerifiedState:
         self._path = path
         self._domain = domain
         self.head = head
+        self.first_header = head.header  # that of block 0, whatever the file says later
         self.sets = sets
         self.elections: dict[int, Election] = {}
         self.tallies: dict[int, Tally] = {}
@@ -95,4 +96,5 @@ def _election(item: dict[str, Any]) -> Election:
 
 def _tally(item: dict[str, Any]) -> Tally:
     values = {field.name: item[field.name] for field in fields(Tally)}
-    return Tally(**values | {"counts": tuple(values["counts"]), "block_hash": bytes.fromhex(values["block_hash"])})
+    hashes = {name: bytes.fromhex(values[name]) for name in ("block_hash", "log_root")}
+    return Tally(**values | hashes | {"counts": tuple(values["counts"])})

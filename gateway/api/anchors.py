@@ -1,14 +1,16 @@
-"""Routes of anchors: take one, show one."""
+"""Routes of anchors: take one, show one, list them, statistics, and another try for one that failed."""
 
 import asyncio
+import time
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-from gateway.api.common import GATEWAY, answer, read_body
-from gateway.book import Item
+from gateway import answers
+from gateway.anchorage import STATUSES, BadCursor, anchor_id, job_id, shown_time, status_of, view
+from gateway.api.common import GATEWAY, answer, number_of, read_body
+from gateway.api.operations import Operation, Parameter, Reply
 from gateway.chain import Standing
 from gateway.models import AnchorBody, parse_batch_id
 from gateway.problems import Problem
@@ -16,12 +18,9 @@ from gateway.records import Anchor
 from gateway.service import Gateway
 from gateway.validators import NoValidator
 
-LOOK_UP_S = 0.04  # an anchor is answered within 60 ms; what the chain says later is in its status
+LOOK_UP_S = 0.03  # an anchor is answered within 60 ms; what the chain says later is in its status
 MESSAGE = "Anchor request received. Processing in background."
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.post("/v1/anchor", submit), web.get("/v1/anchor/{batch_id}", show)]
+PAGE_MAX = 100
 
 
 async def submit(request: web.Request) -> web.Response:
@@ -29,20 +28,30 @@ async def submit(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     body = await read_body(request, AnchorBody)
     batch = parse_batch_id(body.batch_id)
-    anchor = Anchor(batch.bytes + bytes(16), bytes.fromhex(body.merkle_root), body.product_count, body.algorithm)
-    if gateway.book.anchor(anchor.batch_id) is None:
-        standing: Standing | None = None
-        try:
-            async with asyncio.timeout(LOOK_UP_S):
-                standing = await gateway.chain.anchor(anchor.batch_id)
-        except (TimeoutError, NoValidator):
-            standing = None  # the chain itself refuses a second root
-        if standing is not None:
-            if getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
-                raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
-            return answer(_receipt(batch, anchor, "completed"))
-    item, is_new = await gateway.anchor(anchor)
-    return answer(_receipt(batch, anchor, _status(item, gateway)), 202 if is_new else 200)
+    algorithm = body.algorithm or ""
+    anchor = Anchor(batch.bytes + bytes(16), bytes.fromhex(body.merkle_root), body.product_count, algorithm)
+    if body.callback_url is not None:
+        gateway.callbacks.check(body.callback_url)
+    if gateway.book.anchor(anchor.batch_id) is None and (standing := await _standing(gateway, anchor)) is not None:
+        if body.callback_url is not None:
+            await gateway.anchorage.tell_completed(standing, body.callback_url)
+        return answer(_receipt(batch, anchor, "completed"))
+    item, is_new = await gateway.anchorage.submit(anchor, body.callback_url)
+    return answer(_receipt(batch, anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200)
+
+
+async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
+    """The same anchor on the chain, if that can be known in time. Raises Problem 409 where it has another root."""
+    try:
+        async with asyncio.timeout(LOOK_UP_S):
+            is_told = await gateway.chain.anchor_is_told(anchor.batch_id)
+        # A new one is answered at once; of one that is there already, what it says is worth waiting for.
+        standing = await gateway.chain.anchor(anchor.batch_id) if is_told else None
+    except (TimeoutError, NoValidator):
+        return None  # the chain itself refuses a second root
+    if standing is not None and getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
+        raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
+    return standing
 
 
 def _receipt(batch: uuid.UUID, anchor: Anchor, status: str) -> dict[str, Any]:
@@ -56,67 +65,143 @@ def _receipt(batch: uuid.UUID, anchor: Anchor, status: str) -> dict[str, Any]:
     }
 
 
-def anchor_id(batch: uuid.UUID) -> uuid.UUID:
-    """The anchor's id: the same from every gateway."""
-    return uuid.uuid5(batch, "psephos:anchor")
-
-
-def job_id(batch: uuid.UUID) -> uuid.UUID:
-    """The id of the work of anchoring it, of which there is one."""
-    return uuid.uuid5(batch, "psephos:job")
-
-
-def _status(item: Item, gateway: Gateway) -> str:
-    if item.place is not None:
-        return "completed"
-    if item.reason is not None:
-        return "failed"
-    return "pending" if item.taken_by is None else "processing"
+def uuid_in(request: web.Request, name: str) -> uuid.UUID:
+    """A UUID of the path. Raises Problem 422."""
+    try:
+        return parse_batch_id(request.match_info[name])
+    except ValueError as error:
+        raise Problem(422, "not-valid", f"{error}.") from None
 
 
 async def show(request: web.Request) -> web.Response:
-    """Everything known of an anchor."""
+    """Everything known of an anchor, by its batch id; an anchor id does while this gateway remembers it."""
     gateway = request.app[GATEWAY]
-    try:
-        batch = parse_batch_id(request.match_info["batch_id"])
-    except ValueError as error:
-        raise Problem(422, "not-valid", f"{error}.") from None
+    batch = gateway.anchorage.batch(uuid_in(request, "batch_id"))
     key = batch.bytes + bytes(16)
     item = gateway.book.anchor(key)
+    chain_id = gateway.domain.chain_id
     if item is not None and item.durable and item.place is None and isinstance(item.record, Anchor):
-        return answer(_view(gateway, batch, item.record, item, None))
+        return answer(view(chain_id, item.record, item, None))
     standing = await gateway.chain.anchor(key, sure=True)
     if standing is None or not isinstance(standing.record, Anchor):
         raise Problem(404, "unknown-anchor", f"There is no anchor of batch {batch}.")
-    return answer(_view(gateway, batch, standing.record, item, standing))
+    return answer(view(chain_id, standing.record, item, standing))
 
 
-def _view(
-    gateway: Gateway, batch: uuid.UUID, anchor: Anchor, item: Item | None, standing: Standing | None
-) -> dict[str, Any]:
-    received = _time(item.received_at_ms / 1000) if item is not None else None
-    final = _time(standing.timestamp) if standing is not None else None
-    return {
-        "anchor_id": str(anchor_id(batch)),
-        "id": str(anchor_id(batch)),
-        "batch_id": str(batch),
-        "merkle_root": anchor.merkle_root.hex(),
-        "product_count": anchor.leaf_count,
-        "status": "completed" if standing is not None or item is None else _status(item, gateway),
-        "transaction_id": "0x" + standing.place.transaction_hash.hex() if standing is not None else None,
-        "block_number": standing.place.block_number if standing is not None else None,
-        "gas_used": standing.gas_used if standing is not None else None,
-        "gas_price_gwei": 0.0 if standing is not None else None,
-        "network": f"psephos-{gateway.domain.chain_id}",
-        "error": item.reason if item is not None else None,
-        "retry_count": 0 if item is None else item.attempts,
-        "created_at": received or final,
-        "updated_at": final or received,
-        "anchored_at": final,
-        "job_id": str(job_id(batch)),
-        "algorithm": anchor.algorithm or "unspecified",
-    }
+async def retry(request: web.Request) -> web.Response:
+    """Try a failed anchor again now; 400 where it is not failed."""
+    gateway = request.app[GATEWAY]
+    batch = gateway.anchorage.batch(uuid_in(request, "anchor_id"))
+    key = batch.bytes + bytes(16)
+    item = gateway.book.anchor(key)
+    if item is None or not item.durable:
+        if await gateway.chain.anchor(key, sure=True) is not None:
+            raise Problem(400, "not-failed", "This anchor is completed.")
+        raise Problem(404, "unknown-anchor", f"There is no anchor with the id {request.match_info['anchor_id']}.")
+    if item.failed is not None:
+        gateway.delivery.again(item)
+    elif item.reason is not None and isinstance(item.record, Anchor):
+        await gateway.anchor(item.record)  # journaled as a new one: the old one's end is written down already
+    else:
+        raise Problem(400, "not-failed", f"This anchor is {status_of(item)}.")
+    message = "Retry started. Processing in background."
+    return answer({"message": message, "anchor_id": str(anchor_id(batch)), "job_id": str(job_id(batch))})
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
+async def listing(request: web.Request) -> web.Response:
+    """Anchors in pages, newest first: those that wait here, then those on the chain, each checked in its block."""
+    gateway = request.app[GATEWAY]
+    status = request.query.get("status")
+    if status is not None and status not in STATUSES:
+        raise Problem(422, "not-valid", f"status is one of {', '.join(STATUSES)}.")
+    limit = number_of(request, "limit", default=20, least=1, most=PAGE_MAX)
+    try:
+        entries, cursor = await gateway.anchorage.page(status, request.query.get("cursor"), limit)
+    except BadCursor as error:
+        raise Problem(422, "not-valid", f"{error}.") from None
+    chain_id = gateway.domain.chain_id
+    shown = [view(chain_id, entry.anchor, entry.item, entry.standing) for entry in entries]
+    return answer({"anchors": shown, "next_cursor": cursor})
+
+
+async def stats(request: web.Request) -> web.Response:
+    """Counts per status, times to final, throughput."""
+    found = await request.app[GATEWAY].anchorage.stats()
+    waiting = found.pending + found.processing + found.failed
+    return answer(
+        {
+            "pending": found.pending,
+            "processing": found.processing,
+            "completed": found.completed,
+            "failed": found.failed,
+            "total": None if found.completed is None else waiting + found.completed,
+            "seconds_to_final": {"measured": found.measured, "median": found.median_s, "p95": found.p95_s},
+            "completed_per_minute": found.completed_per_minute,
+            "stale": found.stale,
+            "timestamp": shown_time(time.time()),
+        }
+    )
+
+
+def _path(name: str, text: str) -> Parameter:
+    return Parameter(name, {"type": "string", "format": "uuid"}, answers.BATCH, text, required=True, where="path")
+
+
+BATCH_PATH = _path("batch_id", "the batch")
+_AGAIN = {"status": "completed"}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/anchor",
+        submit,
+        "anchor",
+        "anchors",
+        {
+            200: Reply(answers.AnchorReceived, "The same anchor is known already.", _AGAIN),
+            202: Reply(answers.AnchorReceived, "The anchor is durable, and on its way."),
+        },
+        (400, 403, 408, 409, 413, 422, 503),
+        AnchorBody,
+        {"batch_id": answers.BATCH, "merkle_root": answers.ROOT, "product_count": 250, "algorithm": "rfc6962-sha256"},
+    ),
+    Operation(
+        "GET",
+        "/v1/anchors",
+        listing,
+        "read",
+        "anchors",
+        {200: Reply(answers.AnchorPage, "One page.", {"anchors": [answers.example_of(answers.Anchor)]})},
+        (422, 503),
+        parameters=(
+            Parameter("status", {"type": "string", "enum": list(STATUSES)}, "completed", "only these"),
+            Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, 20, "how many at most"),
+            Parameter(
+                "cursor", {"type": "string", "pattern": r"^c\.[0-9]{1,15}$"}, "c.42", "`next_cursor` of the page before"
+            ),
+        ),
+    ),
+    Operation(
+        "GET", "/v1/anchors/stats", stats, "read", "anchors", {200: Reply(answers.AnchorStats, "Counts and times.")}
+    ),
+    Operation(
+        "GET",
+        "/v1/anchor/{batch_id}",
+        show,
+        "read",
+        "anchors",
+        {200: Reply(answers.Anchor, "The anchor.")},
+        (404, 422, 503),
+        parameters=(BATCH_PATH,),
+    ),
+    Operation(
+        "POST",
+        "/v1/anchor/{anchor_id}/retry",
+        retry,
+        "anchor",
+        "anchors",
+        {200: Reply(answers.AnchorRetried, "It is tried again.")},
+        (400, 404, 422, 503),
+        parameters=(_path("anchor_id", "the anchor, or its batch"),),
+    ),
+)

@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+import math
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from gateway.access import Need
+from gateway.connections import ConnectionGuard
 from gateway.models import parse_election_id
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -19,9 +22,11 @@ from gateway.validators import NoValidator
 log = logging.getLogger(__name__)
 
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
-BODY_TIMEOUT_S = 10.0
+NEEDS: web.AppKey[Mapping[object, Need]] = web.AppKey("needs")
+GUARD: web.AppKey[ConnectionGuard] = web.AppKey("connections", ConnectionGuard)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -35,11 +40,12 @@ def answer(document: object, status: int = 200, headers: dict[str, str] | None =
 
 async def read_body(request: web.Request, model: type[Body]) -> Body:
     """The request's JSON body, validated. Raises Problem 400, 408, 413 or 422."""
+    sender_s = request.app[GATEWAY].config.limits.sender_s
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
+        async with asyncio.timeout(sender_s):
             raw = await request.read()
     except TimeoutError:
-        raise Problem(408, "slow-body", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.") from None
+        raise Problem(408, "slow-body", f"The body did not arrive within {sender_s:g} s.") from None
     except ConnectionError:  # nobody is there to read the answer
         raise Problem(400, "cut-off", "The connection ended before the body did.") from None
     try:
@@ -75,12 +81,42 @@ def wait_s(request: web.Request, gateway: Gateway) -> float:
     return min(float(found[1]), gateway.config.limits.wait_s_max)
 
 
+def number_of(request: web.Request, name: str, *, default: int, least: int, most: int) -> int:
+    """A whole number of the query. Raises Problem 422."""
+    text = request.query.get(name, str(default))
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
+        raise Problem(422, "not-valid", f"{name} is a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _presented(request: web.Request) -> str | None:
+    """The API key that came with a request."""
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
+
+
+def _admit(request: web.Request) -> None:
+    """Let a request in, or raise Problem 401, 403 or 429. Where no route fits, its refusal says all there is."""
+    if request.match_info.http_exception is None:
+        need = request.app[NEEDS].get(request.match_info.handler, "read")
+        request.app[GATEWAY].gatekeeper.admit(_presented(request), request.remote or "", need)
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every failure is a problem document with a request id, and no stack trace leaves the process."""
+    connection = request.app[GUARD].begin(request)
+    try:
+        return await _answered(request, handler)
+    finally:
+        request.app[GUARD].end(connection)
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("X-Request-Id", "")
     request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     try:
+        _admit(request)
         response = await handler(request)
     except Problem as problem:
         response = _problem(problem, request_id)
@@ -102,4 +138,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def _problem(problem: Problem, request_id: str) -> web.Response:
     document: dict[str, Any] = problem.document(request_id)
-    return web.Response(body=orjson.dumps(document), status=problem.status, content_type="application/problem+json")
+    response = web.Response(body=orjson.dumps(document), status=problem.status, content_type="application/problem+json")
+    if problem.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if problem.status in (408, 413):
+        response.force_close()  # the rest of the body is not waited for
+    if (wait_s := problem.extra.get("retry_after_s")) is not None:
+        response.headers["Retry-After"] = str(math.ceil(wait_s))
+    return response

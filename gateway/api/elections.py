@@ -1,20 +1,24 @@
-"""Routes of elections: create one, show one."""
+"""Routes of elections: create, list, show, close, cancel."""
 
+import re
 from typing import Any
 
 from aiohttp import web
 
-from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
+from gateway import answers
+from gateway.api.common import GATEWAY, answer, election_id_of, number_of, read_body, wait_s
+from gateway.api.operations import Operation, Parameter, Reply
+from gateway.book import Item
 from gateway.chain import Election
 from gateway.elections import KINDS, state_name
 from gateway.models import ElectionBody, show_election_id
 from gateway.problems import Problem, refusal
+from gateway.service import Gateway
+from node.chain.contracts.elections import ElectionState
 
+PAGE_MAX = 100
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.post("/api/elections", create), web.get("/api/elections/{election_id}", show)]
+_CURSOR = re.compile(r"\d{1,10}", re.ASCII)
 
 
 def view(election: Election) -> dict[str, Any]:
@@ -33,8 +37,21 @@ def view(election: Election) -> dict[str, Any]:
     }
 
 
+def _changed(gateway: Gateway, id_: int, item: Item, election: Election | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"status": "pending", "election_id": show_election_id(id_), "level": gateway.level()}
+    if item.place is None:
+        return shown
+    shown |= {
+        "status": "confirmed",
+        "transaction_hash": "0x" + item.place.transaction_hash.hex(),
+        "block_number": item.place.block_number,
+        "block_hash": "0x" + item.place.block_hash.hex(),
+    }
+    return shown | (view(election) if election else {})
+
+
 async def create(request: web.Request) -> web.Response:
-    """Create an election: 201 once it is final, 202 while it waits, 409 when another one has the id."""
+    """Create an election: 201 once it is final, 202 while it waits, 200 when the same one is there already."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, ElectionBody)
     call = gateway.elections.create_call(
@@ -49,27 +66,19 @@ async def create(request: web.Request) -> web.Response:
     )
     item = await gateway.call(call)
     await item.wait(wait_s(request, gateway))
-    id_ = show_election_id(body.election_id)
     if item.reason is not None:
         if item.reason.startswith("ElectionExists"):
-            return await _existing(request, body)
-        raise refusal(item.reason, election_id=id_)
-    shown: dict[str, Any] = {"status": "pending", "election_id": id_, "level": gateway.level()}
+            return await _existing(gateway, body)
+        raise refusal(item.reason, election_id=show_election_id(body.election_id))
     if item.place is None:
-        return answer(shown, 202)
+        return answer(_changed(gateway, body.election_id, item, None), 202)
     election = await gateway.elections.get(body.election_id, fresh=True)
-    shown |= {
-        "status": "confirmed",
-        "transaction_hash": "0x" + item.place.transaction_hash.hex(),
-        "block_number": item.place.block_number,
-        "block_hash": "0x" + item.place.block_hash.hex(),
-    }
-    return answer(shown | (view(election) if election else {}), 201)
+    return answer(_changed(gateway, body.election_id, item, election), 201)
 
 
-async def _existing(request: web.Request, body: ElectionBody) -> web.Response:
+async def _existing(gateway: Gateway, body: ElectionBody) -> web.Response:
     """The same election again is the same election; another one under its id is a conflict."""
-    election = await request.app[GATEWAY].elections.get(body.election_id, fresh=True)
+    election = await gateway.elections.get(body.election_id, fresh=True)
     wanted = (body.title, tuple(body.options), KINDS[body.kinds], body.closes_at or 0, body.delivery_grace_s)
     if election is not None:
         found = (election.title, election.options, election.kinds, election.closes_at, election.delivery_grace_s)
@@ -78,10 +87,123 @@ async def _existing(request: web.Request, body: ElectionBody) -> web.Response:
     raise Problem(409, "election-exists", f"There is another election with the id {body.election_id}.")
 
 
+async def listing(request: web.Request) -> web.Response:
+    """Elections in the order of creation, in pages."""
+    limit = number_of(request, "limit", default=20, least=1, most=PAGE_MAX)
+    cursor = request.query.get("cursor", "0")
+    if not _CURSOR.fullmatch(cursor):
+        raise Problem(422, "not-valid", "cursor is what `next_cursor` of a page said.")
+    first = int(cursor)
+    total, found = await request.app[GATEWAY].chain.election_page(first, limit)
+    behind = first + limit
+    page = {"elections": [view(election) for election in found], "total": total}
+    return answer(page | {"next_cursor": str(behind) if behind < total else None})
+
+
 async def show(request: web.Request) -> web.Response:
     """One election's definition and state."""
-    id_ = election_id_of(request.match_info["election_id"])
-    election = await request.app[GATEWAY].elections.get(id_, fresh=True)
+    return answer(view(await _known(request.app[GATEWAY], election_id_of(request.match_info["election_id"]))))
+
+
+async def _known(gateway: Gateway, id_: int) -> Election:
+    election = await gateway.elections.get(id_, fresh=True)
     if election is None:
         raise Problem(404, "unknown-election", f"There is no election {id_}.")
-    return answer(view(election))
+    return election
+
+
+async def close(request: web.Request) -> web.Response:
+    """Close an election now. Ballots that were received before are still delivered during its grace."""
+    return await _end(request, "close", (ElectionState.DELIVERING, ElectionState.CLOSED))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Cancel an election: its ballots stay on the chain, and count for nothing."""
+    return await _end(request, "cancel", (ElectionState.CANCELLED,))
+
+
+async def _end(request: web.Request, function: str, already: tuple[ElectionState, ...]) -> web.Response:
+    gateway = request.app[GATEWAY]
+    id_ = election_id_of(request.match_info["election_id"])
+    election = await _known(gateway, id_)
+    if election.state in already:
+        return answer({"status": "confirmed", **view(election)})
+    item = await gateway.call(gateway.elections.end_call(id_, function))
+    await item.wait(wait_s(request, gateway))
+    if item.reason is not None:
+        election = await _known(gateway, id_)
+        if election.state in already:  # somebody else was quicker
+            return answer({"status": "confirmed", **view(election)})
+        raise refusal(item.reason, election_id=show_election_id(id_), state=state_name(election))
+    if item.place is None:
+        return answer(_changed(gateway, id_, item, None), 202)
+    return answer(_changed(gateway, id_, item, await gateway.elections.get(id_, fresh=True)))
+
+
+_WAITS = Reply(
+    answers.ElectionChanged,
+    "It is durable and waits to become final.",
+    {"status": "pending", "transaction_hash": None, "block_number": None, "block_hash": None, "state": None},
+)
+_DONE = Reply(answers.ElectionChanged, "It is final, or was before.")
+_ID = Parameter(
+    "election_id", {"type": "string", "pattern": r"^[0-9]{1,20}$"}, "1", "the election", required=True, where="path"
+)
+_LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, 20, "how many at most")
+_CURSOR_PARAMETER = Parameter(
+    "cursor", {"type": "string", "pattern": r"^[0-9]{1,10}$"}, "0", "`next_cursor` of the page before"
+)
+_EXAMPLE = {"election_id": 1, "title": "Board 2026", "options": ["Ada", "Grace"], "kinds": "both"}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/api/elections",
+        create,
+        "vote",
+        "elections",
+        {
+            200: Reply(answers.ElectionChanged, "The same election is there already."),
+            201: Reply(answers.ElectionChanged, "The election is final."),
+            202: _WAITS,
+        },
+        (400, 403, 408, 409, 413, 422, 503),
+        ElectionBody,
+        _EXAMPLE,
+        waits=True,
+    ),
+    Operation(
+        "GET",
+        "/api/elections",
+        listing,
+        "read",
+        "elections",
+        {200: Reply(answers.ElectionPage, "One page.")},
+        (422, 503),
+        parameters=(_LIMIT, _CURSOR_PARAMETER),
+    ),
+    Operation(
+        "GET",
+        "/api/elections/{election_id}",
+        show,
+        "read",
+        "elections",
+        {200: Reply(answers.Election, "The election.")},
+        (404, 422, 503),
+        parameters=(_ID,),
+    ),
+    *(
+        Operation(
+            "POST",
+            f"/api/elections/{{election_id}}/{name}",
+            handler,
+            "vote",
+            "elections",
+            {200: _DONE, 202: _WAITS},
+            (403, 404, 409, 422, 503),
+            parameters=(_ID,),
+            waits=True,
+        )
+        for name, handler in (("close", close), ("cancel", cancel))
+    ),
+)

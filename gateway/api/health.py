@@ -2,13 +2,11 @@
 
 from aiohttp import web
 
+from gateway import answers
 from gateway.api.common import GATEWAY, answer
+from gateway.api.operations import Operation, Parameter, Reply
 from gateway.problems import Problem
 from gateway.service import LEVELS
-
-
-def routes() -> list[web.RouteDef]:
-    return [web.get("/health", health), web.get("/ready", ready)]
 
 
 async def health(request: web.Request) -> web.Response:
@@ -35,3 +33,25 @@ async def ready(request: web.Request) -> web.Response:
         "journal_depth": gateway.book.pending_count,
     }
     return answer(shown, 200 if level <= int(text) else 503)
+
+
+_NOT_READY = {"ready": False, "level": 5, "meaning": LEVELS[5], "journal_depth": 12}
+
+OPERATIONS = (
+    Operation("GET", "/health", health, "open", "operation", {200: Reply(answers.Health, "It is alive.")}),
+    Operation(
+        "GET",
+        "/ready",
+        ready,
+        "open",
+        "operation",
+        {
+            200: Reply(answers.Ready, "Records are taken."),
+            503: Reply(answers.Ready, "They are not, or the level is above `max_level`.", _NOT_READY),
+        },
+        (422,),
+        parameters=(
+            Parameter("max_level", {"type": "integer", "minimum": 1, "maximum": 4}, 4, "the worst level that is ready"),
+        ),
+    ),
+)

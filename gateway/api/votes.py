@@ -1,155 +1,90 @@
-"""Routes of ballots: submit one, ask what became of it, read the tally."""
+"""Routes of ballots: submit one or many, ask what became of one, read the tally."""
 
 import asyncio
-import time
+import re
 from typing import Any
 
 from aiohttp import web
 
+from gateway import answers
+from gateway.api.casting import ballot_of, record_shown, refused, taken
 from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
+from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import Item
-from gateway.chain import Election, Standing
+from gateway.calls import ballots_of, read_cast
 from gateway.elections import Result, state_name
-from gateway.journal_format import Place
-from gateway.models import VoteBody, show_election_id
+from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
-from gateway.problems import Problem, refusal
+from gateway.problems import Problem
 from gateway.records import Ballot
 from gateway.service import Gateway
-from gateway.validators import NoValidator
-from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
+from gateway.verify import receipt_at
+from node.chain.contracts.elections import ElectionState
+from node.chain.transaction import decode_transaction
 
-CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
-
-
-def routes() -> list[web.RouteDef]:
-    return [
-        web.post("/api/votes/submit", submit),
-        web.get("/api/votes/transaction-status", transaction_status),
-        web.get("/api/votes/results", results),
-    ]
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+_SEALED_ONLY = 2
 
 
 async def submit(request: web.Request) -> web.Response:
     """One vote: 200 `confirmed`, 202 `pending`, or a problem that says why it does not count."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBody)
-    ballot, transaction_id = await _ballot(gateway, body)
+    ballot, transaction_id = await ballot_of(gateway, body)
     item = await gateway.cast(ballot)
     await item.wait(wait_s(request, gateway))
-    shown = {"transaction_id": transaction_id, "election_id": show_election_id(body.election_id)}
     if item.reason is not None:
-        raise await _refused(gateway, item, shown)
-    shown |= _record(item.record, item.place, item.index) | {"validator": item.taken_by, "level": gateway.level()}
+        shown = {"transaction_id": transaction_id, "election_id": show_election_id(body.election_id)}
+        raise await refused(gateway, item, shown)
+    shown = taken(item, body.election_id, transaction_id) | {"level": gateway.level()}
     if (warning := gateway.warning()) is not None:
         shown["warning"] = warning
-    if item.place is None:
-        return answer({"status": "pending", **shown}, 202)
-    return answer({"status": "confirmed", **shown})
+    return answer(shown, 202 if item.place is None else 200)
 
 
-async def _ballot(gateway: Gateway, body: VoteBody) -> tuple[Ballot, str]:
-    """The ballot of a request and its transaction id. Raises Problem where the election will surely not take it."""
-    id_ = body.election_id
-    election = await _election(gateway, id_)
-    key = gateway.elections.key(id_)
-    try:
-        nullifier = key.nullifier(body.voter_id)
-        transaction_id = body.transaction_id or key.made_transaction_id(nullifier)
-        record_id = key.record_id(transaction_id)
-    except InvalidId as error:
-        raise Problem(422, "not-valid", f"{error}.") from None
-    if body.encrypted_vote is not None:
-        kind, content = KIND_SEALED, body.encrypted_vote.encode()
-    else:
-        kind, content = KIND_OPEN, bytes((_choice(election, body.choice),))
-    if election is not None:
-        _check_election(gateway, election, kind)
-    return Ballot(id_, nullifier, record_id, kind, content), transaction_id
+async def batch(request: web.Request) -> web.Response:
+    """Up to 1,000 votes; each is accepted or refused on its own, and the answer has an outcome for each."""
+    gateway = request.app[GATEWAY]
+    body = await read_body(request, VoteBatchBody)
+    deadline = asyncio.get_running_loop().time() + wait_s(request, gateway)
+    results = await asyncio.gather(*(_outcome(gateway, vote, deadline) for vote in body.votes))
+    counts = dict.fromkeys(("confirmed", "pending", "rejected", "not_taken"), 0)
+    for index, result in enumerate(results):
+        result["index"] = index
+        counts[result["status"]] += 1
+    if counts["not_taken"] == len(results):
+        code, detail = results[0]["code"], results[0]["reason"]
+        raise Problem(503, code, detail, level=gateway.level())
+    shown = {"results": results, "summary": {"total": len(results), **counts}, "level": gateway.level()}
+    if (warning := gateway.warning()) is not None:
+        shown["warning"] = warning
+    return answer(shown)
 
 
-async def _election(gateway: Gateway, id_: int) -> Election | None:
-    """The definition; None where no validator can say, and the journal takes the ballot unseen."""
-    try:
-        election = await gateway.elections.get(id_)
-        if election is None and gateway.config.elections.auto_create:
-            async with asyncio.timeout(CREATE_S):
-                await gateway.elections.ensure(id_)
-            election = await gateway.elections.get(id_)
-    except (NoValidator, TimeoutError):
-        return None
-    if election is None:
-        if gateway.config.elections.auto_create:
-            return None  # it is on its way
-        raise Problem(404, "unknown-election", f"There is no election {id_}.")
-    return election
-
-
-def _choice(election: Election | None, choice: int | str | None) -> int:
-    """The option's number. Raises Problem 422."""
-    if isinstance(choice, str) and election is not None and choice in election.options:
-        return election.options.index(choice)
-    if isinstance(choice, str) and choice.isdecimal() and len(choice) <= 3:
-        choice = int(choice)
-    last = (len(election.options) if election is not None else 64) - 1
-    if not isinstance(choice, int) or not 0 <= choice <= last:
-        raise Problem(422, "choice-outside", f"'choice' is an option's number from 0 to {last}, or an option's name.")
-    return choice
-
-
-def _check_election(gateway: Gateway, election: Election, kind: int) -> None:
-    if not gateway.elections.key_fits(election):
-        detail = (
-            "This gateway's secret is not the one that the election was created with, so it could count a voter twice."
-        )
-        raise Problem(409, "key-mismatch", detail)
-    if not election.kinds >> kind & 1:
-        taken = "sealed ballots ('encrypted_vote')" if kind == KIND_OPEN else "open ballots ('choice')"
-        raise Problem(422, "not-allowed", f"This election takes only {taken}.")
-    # The grace is for what came before closing: what comes now is too late, whatever the definition's age.
-    if 0 < election.closes_at <= time.time() and election.state == ElectionState.OPEN:
-        raise Problem(409, "election-not-open", "The election is closed.", state="delivering")
-    if election.state in (ElectionState.CLOSED, ElectionState.CANCELLED, ElectionState.DELIVERING):
-        raise Problem(409, "election-not-open", f"The election is {state_name(election)}.", state=state_name(election))
-
-
-async def _refused(gateway: Gateway, item: Item, shown: dict[str, Any]) -> Problem:
-    """Why a ballot does not count; with the record that stands in its place, where there is one."""
-    reason = item.reason or ""
-    if reason.startswith("NULLIFIER_USED") and isinstance(item.record, Ballot):
-        standing: Standing | None = None
-        try:
-            standing = await gateway.chain.ballot(item.record.election, nullifier=item.record.nullifier)
-        except NoValidator as error:
-            shown["warning"] = f"The record that stands cannot be shown now: {error}."
-        if standing is not None:
-            shown["standing"] = {
-                "status": "confirmed",
-                **_record(standing.record, standing.place, standing.index),
-            }
-        detail = "This voter has cast another ballot in this election; the first one stands."
-        return Problem(409, "already-cast", detail, **shown)
-    return refusal(reason, **shown)
-
-
-def _record(record: object, place: Place | None, index: int) -> dict[str, Any]:
+async def _outcome(gateway: Gateway, vote: VoteBody, deadline: float) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "record_id": "0x" + record.record_id.hex() if isinstance(record, Ballot) else None,
-        "transaction_hash": None,
-        "block_number": None,
-        "block_hash": None,
-        "ballot_index": None,
+        "transaction_id": vote.transaction_id,
+        "election_id": show_election_id(vote.election_id),
     }
-    if place is not None:
-        shown["transaction_hash"] = "0x" + place.transaction_hash.hex()
-        shown["block_number"] = place.block_number
-        shown["block_hash"] = "0x" + place.block_hash.hex()
-        shown["ballot_index"] = index
-    return shown
+    try:
+        ballot, transaction_id = await ballot_of(gateway, vote)
+        shown["transaction_id"] = transaction_id
+        item = await gateway.cast(ballot)
+        await item.wait(deadline - asyncio.get_running_loop().time())
+        if item.reason is not None:
+            raise await refused(gateway, item, shown)
+    except Problem as problem:
+        status = "not_taken" if problem.status in (429, 503) else "rejected"
+        extra = {name: problem.extra[name] for name in ("standing", "warning") if name in problem.extra}
+        return shown | {"status": status, "code": problem.code, "reason": problem.detail} | extra
+    return taken(item, vote.election_id, transaction_id)
 
 
 async def transaction_status(request: web.Request) -> web.Response:
-    """What is known of a ballot by its transaction id: pending, confirmed, rejected, or surely unknown."""
+    """What is known of a ballot by its transaction id, or of a chain transaction by its hash.
+
+    `unknown` is said only when a quorum of validators was asked; where that cannot be done, the answer is 503.
+    """
     gateway = request.app[GATEWAY]
     election = election_id_of(request.query.get("election_id"))
     transaction_id = request.query.get("transaction_id")
@@ -160,25 +95,61 @@ async def transaction_status(request: web.Request) -> web.Response:
     except InvalidId as error:
         raise Problem(422, "not-valid", f"{error}.") from None
     shown: dict[str, Any] = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
-    item = gateway.book.ballot_by_record_id(record_id)
+    item = gateway.book.by_alias(record_id)
     if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
         return answer(_item_status(gateway, item, shown))
+    if _HASH.fullmatch(transaction_id) and (found := await _of_hash(gateway, election, shown)) is not None:
+        return answer(found)
     standing = await gateway.chain.ballot(election, record_id=record_id, sure=True)
     if standing is None:
-        return answer({"status": "unknown", **shown, "source": "poa"}, 404)
-    shown |= _record(standing.record, standing.place, standing.index)
-    confirmations = max(gateway.follower.head.header.number - standing.place.block_number + 1, 1)
+        return answer({"status": "unknown", **shown, "source": "poa", "confirmations": 0})
+    shown |= record_shown(standing.record, standing.place, standing.index)
+    confirmations = _confirmations(gateway, standing.place.block_number)
     return answer({"status": "confirmed", **shown, "source": "poa", "confirmations": confirmations})
 
 
+def _confirmations(gateway: Gateway, height: int) -> int:
+    return max(gateway.follower.head.header.number - height + 1, 1)
+
+
 def _item_status(gateway: Gateway, item: Item, shown: dict[str, Any]) -> dict[str, Any]:
-    shown |= _record(item.record, item.place, item.index)
+    shown |= record_shown(item.record, item.place, item.index)
     if item.place is not None:
-        confirmations = max(gateway.follower.head.header.number - item.place.block_number + 1, 1)
+        confirmations = _confirmations(gateway, item.place.block_number)
         return {"status": "confirmed", **shown, "source": "poa", "confirmations": confirmations}
     if item.reason is not None:
         return {"status": "rejected", **shown, "reason": item.reason, "source": "poa", "confirmations": 0}
     return {"status": "pending", **shown, "source": "journal", "confirmations": 0, "level": gateway.level()}
+
+
+async def _of_hash(gateway: Gateway, election: int, shown: dict[str, Any]) -> dict[str, Any] | None:
+    """The state of a chain transaction that casts ballots of this election; None where a quorum knows no such one."""
+    transaction_hash = bytes.fromhex(shown["transaction_id"][2:])
+    located = await gateway.chain.located(transaction_hash, sure=True)
+    if located is None:
+        return None
+    block, position = located
+    receipt, _ = receipt_at(block, position)
+    cast = read_cast(receipt) if receipt.succeeded else None
+    transaction = decode_transaction(block.transactions[position])
+    if cast is None or cast.election != election:
+        tried = ballots_of(transaction.to, transaction.data)
+        if not tried or tried[0].election != election:
+            return None
+    header = block.header
+    shown |= {
+        "transaction_hash": "0x" + transaction_hash.hex(),
+        "block_number": header.number,
+        "block_hash": "0x" + header.hash.hex(),
+        "source": "poa",
+        "confirmations": _confirmations(gateway, header.number),
+        "ballots": cast.count if cast is not None else 0,
+    }
+    if cast is None:
+        return {"status": "rejected", "reason": "the transaction failed in its block", **shown}
+    if len(cast.outcomes) == 1 and cast.count == 1:
+        shown["ballot_index"] = cast.first_index
+    return {"status": "confirmed", **shown}
 
 
 async def results(request: web.Request) -> web.Response:
@@ -209,6 +180,7 @@ def _results(result: Result, waiting: int) -> dict[str, Any]:
         ],
         "open_count": opened,
         "sealed_count": tally.sealed_count,
+        "sealed": election.kinds == _SEALED_ONLY,
         "total": opened + tally.sealed_count,
         "pending": waiting,
         "preliminary": election.state not in (ElectionState.CLOSED, ElectionState.CANCELLED),
@@ -219,3 +191,77 @@ def _results(result: Result, waiting: int) -> dict[str, Any]:
         "stale": not result.fresh,
         "verified": True,
     }
+
+
+ELECTION_QUERY = Parameter(
+    "election_id", {"type": "string", "pattern": r"^[0-9]{1,20}$"}, "1", "the election", required=True
+)
+_TRANSACTION = Parameter(
+    "transaction_id",
+    {"type": "string", "minLength": 1, "maxLength": 64},
+    "7d0c4b1e-6d0f-4a36-9a53-0b6f9b1f2f11",
+    "the caller's own id, or the hash of a chain transaction",
+    required=True,
+)
+_PENDING = {
+    "status": "pending",
+    "transaction_hash": None,
+    "block_number": None,
+    "block_hash": None,
+    "ballot_index": None,
+    "level": 3,
+    "warning": "no quorum of validators: records wait in the journal",
+}
+_ID = "7d0c4b1e-6d0f-4a36-9a53-0b6f9b1f2f11"
+_OUTCOMES = {"results": [answers.example_of(answers.VoteOutcome)]}
+_VOTE = {"voter_id": "voter-17", "election_id": 1, "choice": 0, "transaction_id": _ID}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/api/votes/submit",
+        submit,
+        "vote",
+        "votes",
+        {
+            200: Reply(answers.Vote, "The ballot is in a final block that was checked."),
+            202: Reply(answers.Vote, "The ballot is durable and not final yet: ask again.", _PENDING),
+        },
+        (400, 403, 404, 408, 409, 413, 422, 503),
+        VoteBody,
+        _VOTE,
+        waits=True,
+    ),
+    Operation(
+        "POST",
+        "/api/votes/batch",
+        batch,
+        "vote",
+        "votes",
+        {200: Reply(answers.VoteBatch, "An outcome for each vote.", _OUTCOMES)},
+        (400, 408, 413, 422, 503),
+        VoteBatchBody,
+        {"votes": [_VOTE]},
+        waits=True,
+    ),
+    Operation(
+        "GET",
+        "/api/votes/transaction-status",
+        transaction_status,
+        "read",
+        "votes",
+        {200: Reply(answers.VoteStatus, "What is known.")},
+        (400, 422, 503),
+        parameters=(ELECTION_QUERY, _TRANSACTION),
+    ),
+    Operation(
+        "GET",
+        "/api/votes/results",
+        results,
+        "read",
+        "votes",
+        {200: Reply(answers.Results, "The tally.")},
+        (400, 404, 422, 503),
+        parameters=(ELECTION_QUERY,),
+    ),
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.api import anchors
 from gateway.disk import Disk
 from gateway.records import Ballot
 from node.chain.domain import Domain
@@ -119,3 +120,9 @@ def make_ballot(number: int, *, election: int = 1, kind: int = 0, content: bytes
 @pytest.fixture
 def domain() -> Domain:
     return DOMAIN
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests share a machine: what is a matter of milliseconds in life may take seconds here."""
+    monkeypatch.setattr(anchors, "LOOK_UP_S", 5.0)

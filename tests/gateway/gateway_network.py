@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from gateway.config import ElectionsConfig, GatewayConfig, RpcConfig, ValidatorConfig
-from gateway.server import make_app
+from gateway.server import HttpServer, make_app
 from gateway.service import Gateway
 from node.rpc.server import RpcServer
 from tests.rpc.rpc_harness import GATEWAY_KEY, VALIDATOR_KEYS, LoneNode
@@ -140,13 +140,12 @@ class Network:
         """A gateway that runs, with its HTTP API, until the block ends."""
         gateway = Gateway(self.config(name), self.node.chain.genesis, GATEWAY_KEY, secret)
         await gateway.start()
-        runner = web.AppRunner(make_app(gateway), shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        server = HttpServer(make_app(gateway))
+        port = await server.start("127.0.0.1", 0)
         try:
-            yield gateway, Caller(self.client, f"http://127.0.0.1:{runner.addresses[0][1]}")
+            yield gateway, Caller(self.client, f"http://127.0.0.1:{port}")
         finally:
-            await runner.cleanup()
+            await server.stop()
             await gateway.stop()
 
     def kill_all(self) -> None:

@@ -1,0 +1,308 @@
+"""Anchors as their owners see them: ids, status, listing in pages, statistics, retries and who is told of the end."""
+
+import asyncio
+import logging
+import statistics
+import time
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.book import Item, anchor_order
+from gateway.callbacks import Callbacks
+from gateway.chain import Standing
+from gateway.config import AnchorsConfig
+from gateway.core import Core
+from gateway.problems import Problem
+from gateway.records import Anchor
+from gateway.validators import NoValidator
+
+log = logging.getLogger(__name__)
+
+IDS_KEPT = 100_000
+TIMES_KEPT = 1_000
+WINDOW_S = 600.0  # throughput is that of the last ten minutes
+ASK_AGAIN_S = 5.0
+STATUSES = ("pending", "processing", "completed", "failed")
+
+
+def anchor_id(batch: uuid.UUID) -> uuid.UUID:
+    """The anchor's id: the same from every gateway."""
+    return uuid.uuid5(batch, "psephos:anchor")
+
+
+def job_id(batch: uuid.UUID) -> uuid.UUID:
+    """The id of the work of anchoring it, of which there is one."""
+    return uuid.uuid5(batch, "psephos:job")
+
+
+def batch_of(record: Anchor) -> uuid.UUID:
+    """The batch id as its owner knows it."""
+    return uuid.UUID(bytes=record.batch_id[:16])
+
+
+def status_of(item: Item) -> str:
+    """One of STATUSES."""
+    if item.place is not None:
+        return "completed"
+    if item.reason is not None or item.failed is not None:
+        return "failed"
+    return "processing" if item.queued or item.attempts else "pending"
+
+
+class BadCursor(ValueError):
+    """A cursor that no page gave out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One anchor of a page: on the chain (`standing`), or waiting here (`item`)."""
+
+    anchor: Anchor
+    item: Item | None
+    standing: Standing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts and times. `completed` is the chain's count, None while it has never been read."""
+
+    pending: int
+    processing: int
+    failed: int
+    completed: int | None
+    stale: bool
+    measured: int
+    median_s: float | None
+    p95_s: float | None
+    completed_per_minute: float
+
+
+class Anchorage:
+    """Everything about anchors but their way to the chain."""
+
+    def __init__(self, core: Core, config: AnchorsConfig, callbacks: Callbacks) -> None:
+        self._core = core
+        self._config = config
+        self._callbacks = callbacks
+        self._batches: OrderedDict[uuid.UUID, uuid.UUID] = OrderedDict()  # anchor id → batch id
+        self._times_s: deque[float] = deque(maxlen=TIMES_KEPT)
+        self._completions: deque[float] = deque(maxlen=IDS_KEPT)
+        self._completed: int | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        core.delivery.on_end = self._ended
+
+    async def start(self) -> None:
+        self._spawn(self._retry_now_and_then())
+        self._spawn(self._report_now_and_then())
+        for batch_id in self._callbacks.waiting():
+            item = self._core.book.anchor(batch_id)
+            if item is None:  # it ended in an earlier life, in its last moment
+                self._spawn(self._tell_from_chain(batch_id))
+            elif not item.pending:
+                self._ended(item)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def submit(self, anchor: Anchor, callback_url: str | None) -> tuple[Item, bool]:
+        """Make an anchor durable, or find it; whether it is new. Raises Problem."""
+        self.remember(batch_of(anchor))
+        if callback_url is None:
+            return await self._core.anchor(anchor)
+        # Before the anchor, so that no end is missed; a caller who is refused changes nothing for one who was not.
+        before = self._callbacks.url(anchor.batch_id)
+        await self._callbacks.register(anchor.batch_id, callback_url)
+        try:
+            item, is_new = await self._core.anchor(anchor)
+        except Problem:
+            await self._callbacks.restore(anchor.batch_id, before)
+            raise
+        if status_of(item) in ("completed", "failed"):
+            self._ended(item)  # it is over: say so at once
+        return item, is_new
+
+    async def tell_completed(self, standing: Standing, callback_url: str) -> None:
+        """An anchor that was final before it was asked for."""
+        if isinstance(standing.record, Anchor):
+            await self._callbacks.register(standing.record.batch_id, callback_url)
+            await self._tell(standing.record, "completed", standing, None)
+
+    def remember(self, batch: uuid.UUID) -> None:
+        """Note the anchor id of a batch, so that it can be found by it."""
+        self._batches[anchor_id(batch)] = batch
+        if len(self._batches) > IDS_KEPT:
+            self._batches.popitem(last=False)
+
+    def batch(self, given: uuid.UUID) -> uuid.UUID:
+        """The batch id behind an anchor id that was seen lately; any other id is taken for a batch id."""
+        known = self._batches.get(given)
+        if known is not None:
+            return known
+        for item in self._core.book.anchors():
+            if isinstance(item.record, Anchor) and anchor_id(batch_of(item.record)) == given:
+                return batch_of(item.record)
+        return given
+
+    def _ended(self, item: Item) -> None:
+        if not isinstance(item.record, Anchor):
+            return
+        if item.place is not None:
+            self._times_s.append(max(time.time() - item.received_at_ms / 1000, 0.0))
+            self._completions.append(time.monotonic())
+        self._spawn(self._tell(item.record, status_of(item), item, item.reason or item.failed))
+
+    async def _tell(self, anchor: Anchor, status: str, known: Item | Standing, error: str | None) -> None:
+        batch, place = batch_of(anchor), known.place
+        body = {
+            "event": f"anchor.{status}",
+            "anchor_id": str(anchor_id(batch)),
+            "batch_id": str(batch),
+            "merkle_root": anchor.merkle_root.hex(),
+            "product_count": anchor.leaf_count,
+            "algorithm": anchor.algorithm or "unspecified",
+            "status": status,
+            "transaction_id": None if place is None else "0x" + place.transaction_hash.hex(),
+            "block_number": None if place is None else place.block_number,
+            "block_hash": None if place is None else "0x" + place.block_hash.hex(),
+            "error": error,
+            "job_id": str(job_id(batch)),
+        }
+        may_change = isinstance(known, Item) and known.failed is not None
+        await self._callbacks.tell(anchor.batch_id, body, ended=not may_change)
+
+    async def _tell_from_chain(self, batch_id: bytes) -> None:
+        while True:
+            try:
+                standing = await self._core.chain.anchor(batch_id, sure=True)
+            except NoValidator:
+                standing = None
+            if standing is not None and isinstance(standing.record, Anchor):
+                await self._tell(standing.record, "completed", standing, None)
+                return
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _retry_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.retry_failed_s)
+            failed = self._core.book.failed_anchors()
+            if failed:
+                log.info("trying %d failed anchors again", len(failed))
+            for item in failed:
+                self._core.delivery.again(item)
+
+    async def _report_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.stats_refresh_s)
+            log.info("anchors: %s", await self.stats())
+
+    async def page(self, status: str | None, cursor: str | None, limit: int) -> tuple[list[Entry], str | None]:
+        """Anchors, newest first: those that wait here, then those on the chain; and the cursor of the next page.
+
+        Raises BadCursor, or NoValidator where the chain has to be asked and cannot be.
+        """
+        kind, waiting_below, index_below = _read_cursor(cursor)
+        entries: list[Entry] = []
+        if kind == "waiting" and status != "completed":
+            waiting = [item for item in reversed(self._core.book.anchors()) if status in (None, status_of(item))]
+            if waiting_below is not None:
+                waiting = [item for item in waiting if anchor_order(item) < waiting_below]
+            entries = [Entry(one.record, one, None) for one in waiting[:limit] if isinstance(one.record, Anchor)]
+            if len(waiting) > limit:
+                received_ms, batch_id = anchor_order(waiting[limit - 1])
+                return entries, f"w.{received_ms}.{batch_id.hex()}"
+        if status not in (None, "completed"):
+            return entries, None
+        room = limit - len(entries)
+        top = await self._core.chain.anchor_count()
+        top = top if index_below is None else min(index_below, top)
+        first = max(top - room, 0)
+        found = await self._core.chain.anchors(first, top - first) if top > first else []
+        for standing in reversed(found):
+            if isinstance(standing.record, Anchor):
+                item = self._core.book.anchor(standing.record.batch_id)
+                entries.append(Entry(standing.record, item, standing))
+        return entries, f"c.{first}" if first > 0 else None
+
+    async def stats(self) -> Stats:
+        """Counts as they are now; times of the last anchors that went through this gateway."""
+        counts = dict.fromkeys(STATUSES, 0)
+        for item in self._core.book.anchors():
+            counts[status_of(item)] += 1
+        stale = False
+        try:
+            self._completed = await self._core.chain.anchor_count()
+        except NoValidator:
+            stale = True
+        times = sorted(self._times_s)
+        since = time.monotonic() - WINDOW_S
+        recent = sum(when >= since for when in self._completions)
+        return Stats(
+            counts["pending"],
+            counts["processing"],
+            counts["failed"],
+            self._completed,
+            stale,
+            len(times),
+            round(statistics.median(times), 4) if times else None,
+            round(times[min(int(len(times) * 0.95), len(times) - 1)], 4) if times else None,
+            round(recent * 60 / WINDOW_S, 3),
+        )
+
+
+def _read_cursor(cursor: str | None) -> tuple[str, tuple[int, bytes] | None, int | None]:
+    if cursor is None:
+        return "waiting", None, None
+    try:
+        kind, *rest = cursor.split(".")
+        if kind == "w" and cursor.isascii():
+            received_ms, batch_id = rest
+            return "waiting", (int(received_ms), bytes.fromhex(batch_id)), None
+        (index,) = rest
+        if kind == "c" and index.isascii() and index.isdecimal() and len(index) < 16:
+            return "chain", None, int(index)
+    except ValueError:
+        pass
+    raise BadCursor(f"cursor {cursor[:64]!r} is none that a page gave out")
+
+
+def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | None) -> dict[str, Any]:
+    """An anchor as its owner sees it. What only a journal knew is null once that is lost."""
+    batch = batch_of(anchor)
+    final = shown_time(standing.timestamp) if standing is not None else None
+    failed = item is not None and standing is None
+    return {
+        "anchor_id": str(anchor_id(batch)),
+        "id": str(anchor_id(batch)),
+        "batch_id": str(batch),
+        "merkle_root": anchor.merkle_root.hex(),
+        "product_count": anchor.leaf_count,
+        "status": "completed" if standing is not None or item is None else status_of(item),
+        "transaction_id": "0x" + standing.place.transaction_hash.hex() if standing is not None else None,
+        "block_number": standing.place.block_number if standing is not None else None,
+        "gas_used": standing.gas_used if standing is not None else None,
+        "gas_price_gwei": 0.0 if standing is not None else None,
+        "network": f"psephos-{chain_id}",
+        "error": (item.reason or item.failed) if failed and item is not None else None,
+        "retry_count": None if item is None else item.attempts,
+        "created_at": final if item is None else shown_time(item.received_at_ms / 1000),
+        "updated_at": final or (None if item is None else shown_time(item.updated_at_ms / 1000)),
+        "anchored_at": final,
+        "job_id": str(job_id(batch)),
+        "algorithm": anchor.algorithm or "unspecified",
+    }
+
+
+def shown_time(seconds: float) -> str:
+    """ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

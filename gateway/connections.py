@@ -1,0 +1,145 @@
+"""Guards the listening socket: bounds connections, and ends those that send too slowly, read nothing or stay idle."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+SWEEP_S = 0.5
+
+
+class Guarded(asyncio.Protocol):
+    """One connection: passes everything on to the HTTP protocol, and notes when it last got anywhere."""
+
+    __slots__ = ("_guard", "_inner", "paused_at", "requests", "since", "started", "transport")
+
+    def __init__(self, guard: "ConnectionGuard", inner: asyncio.Protocol) -> None:
+        self._guard, self._inner = guard, inner
+        self.transport: asyncio.Transport | None = None
+        self.requests = 0  # under way
+        self.since = time.monotonic()  # when the last request ended, or its successor began to arrive
+        self.started = True  # a request is on its way in, if only because none ever came
+        self.paused_at: float | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if not self._guard.admit(self):
+            transport.abort()
+            return
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.requests and not self.started:
+            self.started, self.since = True, time.monotonic()
+        if self._guard.holds(self):
+            self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received() if self._guard.holds(self) else None
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._guard.release(self):
+            self._inner.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        self.paused_at = time.monotonic()
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.paused_at = None
+        self._inner.resume_writing()
+
+    def is_due(self, now: float, sender_s: float, idle_s: float) -> bool:
+        """Whether its time is over."""
+        if self.paused_at is not None and now - self.paused_at > sender_s:
+            return True  # it does not read what it asked for
+        if self.requests:
+            return False
+        return now - self.since > (sender_s if self.started else idle_s)
+
+
+class ConnectionGuard:
+    """Makes the guarded protocols of one server."""
+
+    def __init__(self, *, connections_max: int, sender_s: float, idle_s: float) -> None:
+        self._max, self._sender_s, self._idle_s = connections_max, sender_s, idle_s
+        self._connections: dict[Guarded, None] = {}
+        self._by_transport: dict[asyncio.BaseTransport, Guarded] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def factory(self, make: Callable[[], asyncio.Protocol]) -> Callable[[], Guarded]:
+        """Wrap what makes HTTP protocols."""
+        return lambda: Guarded(self, make())
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._sweep(), name="connections")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def admit(self, connection: Guarded) -> bool:
+        """Take in a connection; where there is no room, the one that has been idle longest makes some."""
+        if len(self._connections) >= self._max:
+            idle = min((one for one in self._connections if not one.requests), key=lambda one: one.since, default=None)
+            if idle is None:
+                return False
+            self._end(idle)
+        self._connections[connection] = None
+        if connection.transport is not None:
+            self._by_transport[connection.transport] = connection
+        return True
+
+    def holds(self, connection: Guarded) -> bool:
+        return connection in self._connections
+
+    def release(self, connection: Guarded) -> bool:
+        """Forget a connection; whether it had been admitted."""
+        if connection.transport is not None:
+            self._by_transport.pop(connection.transport, None)
+        return self._connections.pop(connection, self) is None
+
+    def begin(self, request: web.Request) -> Guarded | None:
+        """A request's head has arrived."""
+        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        if connection is not None:
+            connection.requests += 1
+        return connection
+
+    def end(self, connection: Guarded | None) -> None:
+        """Its answer is made."""
+        if connection is not None:
+            connection.requests -= 1
+            connection.started, connection.since = False, time.monotonic()
+
+    def _end(self, connection: Guarded) -> None:
+        if connection.transport is not None:
+            connection.transport.abort()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                if connection.is_due(now, self._sender_s, self._idle_s):
+                    self._end(connection)
+
+
+def raise_file_limit() -> int:
+    """Allow this process as many open files as the system lets it; how many these are."""
+    import resource  # not everywhere, and needed by servers alone
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit: Any = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return int(limit) if limit != resource.RLIM_INFINITY else 1 << 20

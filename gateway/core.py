@@ -1,0 +1,271 @@
+"""What takes records to the chain and reads them back, proven: the same for the gateway and for the client library."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from gateway.book import Book, Commit, Item, NotDurable
+from gateway.chain import Chain
+from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig, RpcConfig
+from gateway.delivery import Delivery
+from gateway.elections import Elections
+from gateway.follower import Follower
+from gateway.journal_format import Place
+from gateway.jsonrpc import RpcClient
+from gateway.problems import Problem
+from gateway.records import Anchor, Ballot, Call, Record
+from gateway.sender import STALLED_S, Sender
+from gateway.state import VerifiedState
+from gateway.validators import Pool, ValidatorNode
+from gateway.verify import FinalBlock
+from node.chain.domain import Domain
+from node.chain.signing import SigningKey
+
+log = logging.getLogger(__name__)
+
+FIRST_PROBE_S = 1.0
+CONNECTIONS_MAX = 256
+LEVELS = {
+    1: "all validators",
+    2: "a quorum of validators",
+    3: "no quorum of validators: records wait in the journal",
+    4: "the journal's disk fails: records wait in the spool",
+    5: "nothing durable is left: no records are taken",
+}
+
+
+class Keeper(Protocol):
+    """What answers for accepted records until they are final: the journal, or the memory of a client."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def accept(self, item: Item) -> Commit:
+        """Keep an item, and hand it on once it is kept. Raises NotDurable."""
+
+    def settle(self, place: Place, items: list[Item]) -> None: ...
+
+    def reject(self, item: Item) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who a core is, whom it talks to and how; `pending_max` and `pending_bytes_max` bound what it answers for."""
+
+    domain: Domain
+    key: SigningKey
+    secret: bytes
+    nodes: tuple[ValidatorNode, ...]
+    rpc: RpcConfig
+    batch: BatchConfig
+    elections: ElectionsConfig
+    anchors: AnchorsConfig
+    pending_max: int
+    pending_bytes_max: int
+
+
+class Core:
+    """Pool, follower, chain, elections, sender and delivery, put together."""
+
+    def __init__(self, plan: Plan, state: VerifiedState, keeper: Callable[[Callable[[Sequence[Item]], None]], Keeper]):
+        """`keeper` is given what to call with items once they are kept, and returns what keeps them."""
+        self._plan = plan
+        self._state = state
+        self.domain = plan.domain
+        self.address = plan.key.address
+        self.book = Book()
+        self.keeper = keeper(self._on_durable)
+        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4)
+        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+        self.pool = Pool(
+            plan.nodes,
+            RpcClient(self._http),
+            plan.domain,
+            timeout_s=plan.rpc.timeout_ms / 1000,
+            probe_interval_s=plan.rpc.probe_interval_ms / 1000,
+        )
+        self.follower = Follower(
+            self.pool,
+            plan.domain,
+            state.head,
+            state.sets,
+            state.first_header,
+            poll_s=plan.rpc.poll_ms / 1000,
+            on_block=self._on_block,
+            on_jump=self._on_jump,
+        )
+        self.chain = Chain(self.pool, self.follower)
+        self.elections = Elections(self.chain, state, plan.domain, plan.secret, self.book, self.accept, plan.elections)
+        self.delivery = self._make_delivery()
+        self._sender = self._make_sender()
+        self._watcher: asyncio.Task[None] | None = None
+        self._logged_level = 0
+
+    def _make_delivery(self) -> Delivery:
+        return Delivery(
+            self.address,
+            self.book,
+            self.keeper,
+            self.chain,
+            self._plan.batch,
+            self._plan.anchors,
+            make_election=self.elections.ensure,
+        )
+
+    def _make_sender(self) -> Sender:
+        plan = self._plan
+        return Sender(
+            plan.key,
+            plan.domain,
+            self.pool,
+            self.follower,
+            resend_s=plan.rpc.resend_ms / 1000,
+            in_flight_max=plan.batch.in_flight_max,
+            in_flight_bytes_max=plan.batch.in_flight_bytes_max,
+            on_included=self.delivery.on_included,
+            on_refused=self.delivery.on_refused,
+        )
+
+    async def begin(self, waiting: Iterable[Item] = ()) -> None:
+        """Look for validators and begin to deliver. Needs no validator."""
+        # The first callers should not be told that no quorum is known because nobody has looked yet.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_PROBE_S):
+                await self.pool.probe_all()
+        await self.pool.start()
+        await self.follower.start()
+        self.delivery.enqueue(waiting)
+        await self._sender.start()
+        await self.delivery.start(self._sender)
+        self._watcher = asyncio.create_task(self._watch_level(), name="level")
+
+    async def end(self) -> None:
+        """Stop everything but the keeper."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.delivery.stop()
+        await self._sender.stop()
+        await self.follower.stop()
+        await self.pool.stop()
+
+    async def close_connections(self) -> None:
+        """The last thing to do."""
+        await self._http.aclose()
+
+    def level(self) -> int:
+        """1 to 3, as LEVELS words them."""
+        # Validators answer and nothing becomes final: they do not reach each other.
+        stalled = self._sender.oldest_age_s() > STALLED_S
+        return 3 if stalled else self.pool.level()
+
+    def warning(self) -> str | None:
+        """What a caller should know about the level, or None at levels 1 and 2."""
+        level = self.level()
+        return LEVELS[level] if level >= 3 else None
+
+    async def cast(self, ballot: Ballot) -> Item:
+        """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
+        standing = self.book.ballot(ballot.nullifier)
+        if standing is not None and standing.reason is None:
+            if not _same_ballot(standing.record, ballot):
+                raise conflict(standing)
+            self.book.alias(ballot.record_id, standing)
+            return await self._durable(standing)
+        other = self.book.ballot_by_record_id(ballot.record_id)
+        if other is not None and other.reason is None:
+            raise Problem(409, "record-id-taken", "This transaction_id belongs to another voter's ballot.")
+        return await self.accept(ballot)
+
+    async def anchor(self, anchor: Anchor) -> tuple[Item, bool]:
+        """Make an anchor durable, or find it; whether it is new. Raises Problem 409 for another root."""
+        standing = self.book.anchor(anchor.batch_id)
+        if standing is not None and standing.reason is None:
+            if getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
+                raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
+            return await self._durable(standing), False
+        return await self.accept(anchor), True
+
+    async def call(self, call: Call) -> Item:
+        """Make another transaction durable, or find the same one waiting."""
+        standing = self.book.find(("call", call.to, call.data))
+        if standing is not None and standing.pending:
+            return await self._durable(standing)
+        return await self.accept(call)
+
+    async def accept(self, record: Record) -> Item:
+        """Keep a record. When this returns, it is durable. Raises Problem 503 when it cannot be kept."""
+        plan = self._plan
+        if self.book.pending_count >= plan.pending_max or self.book.pending_bytes >= plan.pending_bytes_max:
+            raise Problem(503, "journal-full", "Too many records wait to become final; try again later.")
+        item = Item(record, time.time_ns() // 1_000_000)
+        self.book.add(item)
+        try:
+            item.commit = self.keeper.accept(item)
+        except NotDurable as error:
+            self.book.remove(item)
+            raise Problem(503, "not-durable", f"The record was not taken: {error}.") from None
+        return await self._durable(item)
+
+    async def _durable(self, item: Item) -> Item:
+        if item.commit is None:
+            return item
+        try:
+            await item.commit.wait()
+        except NotDurable as error:
+            if self.book.find_same(item):
+                self.book.remove(item)
+            raise Problem(503, "not-durable", f"The record was not taken: {error}.", level=5) from None
+        return item
+
+    def _on_durable(self, items: Sequence[Item]) -> None:
+        self.delivery.enqueue(items)
+
+    def _on_block(self, block: FinalBlock) -> None:
+        self._sender.on_block(block)
+
+    def _on_jump(self) -> None:
+        self._sender.on_jump()
+
+    def log_level(self) -> None:
+        """Say at which level it is, when that has changed."""
+        level = self.level()
+        if level != self._logged_level:
+            before, self._logged_level = self._logged_level, level
+            changed = f" (before: {before})" if before else ""
+            log.log(logging.INFO if level <= 2 else logging.WARNING, "level %d: %s%s", level, LEVELS[level], changed)
+
+    async def _watch_level(self) -> None:
+        while True:
+            self.log_level()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self.pool.changed()
+
+
+def _same_ballot(record: Record, ballot: Ballot) -> bool:
+    return isinstance(record, Ballot) and (record.kind, record.content) == (ballot.kind, ballot.content)
+
+
+def conflict(standing: Item) -> Problem:
+    """The answer to a second, different ballot of one voter: what stands, without showing what it chose."""
+    record = standing.record
+    shown: dict[str, object] = {"status": "pending" if standing.place is None else "confirmed"}
+    if isinstance(record, Ballot):
+        shown["record_id"] = "0x" + record.record_id.hex()
+    if standing.place is not None:
+        shown |= {
+            "transaction_hash": "0x" + standing.place.transaction_hash.hex(),
+            "block_number": standing.place.block_number,
+            "block_hash": "0x" + standing.place.block_hash.hex(),
+            "ballot_index": standing.index,
+        }
+    detail = "This voter has cast another ballot in this election; the first one stands."
+    return Problem(409, "already-cast", detail, standing=shown)
