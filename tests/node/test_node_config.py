@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from node.config import ConfigError, load_config, parse_endpoint
+from node.config import ConfigError, load_config, parse_address, parse_endpoint
 from node.keyfile import KeyFileError, create_key, load_key
 
 
@@ -20,6 +20,14 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert config.p2p.peers_file == tmp_path / "peers.json"
     assert config.rpc.bind == "127.0.0.1:9001"
     assert config.consensus.policy().block_interval_min_ms == 100
+    assert config.override is None
+
+
+def test_an_override_is_named_and_observers_are_listed(tmp_path: Path) -> None:
+    text = f'name = "a"\noverride = "override.json"\n[p2p]\nobservers = ["0x{"ab" * 20}"]\n'
+    config = load_config(write(tmp_path / "node.toml", text))
+    assert config.override == tmp_path / "override.json"
+    assert [parse_address(each) for each in config.p2p.observers] == [b"\xab" * 20]
 
 
 def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +44,7 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("text", "expected"),
     [
         ('name = "a"\nnaem = "b"\n', "naem"),
+        ('name = "a"\n[p2p]\nobservers = ["0x12"]\n', "0x and 40 hex digits, not '0x12'"),
         ('name = "a"\n[rpc]\nbind = "8001"\n', r"rpc\.bind = '8001'.*HOST:PORT"),
         ('name = "a"\n[consensus]\nblock_interval_min_ms = 0\n', r"consensus\.block_interval_min_ms = 0"),
         ('name = "a"\n[p2p]\nbind = "0.0.0.0:30303"\n', "'advertise' is needed"),
