@@ -103,7 +103,7 @@ async def leaves(request: web.Request) -> web.Response:
 
 
 async def ballot_receipt(request: web.Request) -> web.Response:
-    """The receipt of a ballot. An open choice is in it only for who names it: see docs/adr/0006."""
+    """The receipt of a ballot. An open choice is in it only for who names it: see docs/adr/0003."""
     gateway = request.app[GATEWAY]
     election = election_id_of(request.query.get("election_id"))
     checkpoint = _checkpoint(request)
