@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node import guardfile
@@ -114,6 +114,7 @@ def test_another_networks_guard_is_refused(path: Path, domain: Domain) -> None:
         GuardFile(path, domain, ADDRESS)
 
 
+@settings(deadline=None)  # a sync takes as long as the disk likes
 @given(cut=st.integers(min_value=1, max_value=400))
 def test_a_torn_tail_is_cut_and_only_the_last_record_goes(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("guard") / "guard"
