@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -25,10 +25,9 @@ class Guarded(asyncio.Protocol):
         self.paused_at: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
         if not self._guard.admit(self):
-            transport.abort()
+            self.transport.abort()
             return
         self._inner.connection_made(transport)
 
