@@ -162,6 +162,8 @@ class Runtime:
             case Kind.CONSENSUS:
                 message = decode_message(payload, self.mempool.get)
                 sender = authenticate(self._ledger.domain, message, self._recoverer)
+                if sender not in (peer, self._key.address):  # nobody honest relays, and what is attached is not signed
+                    raise payloads.BadPayload(f"a statement of 0x{sender.hex()}, which this peer is not")
                 await self._step(consensus.Received(message, sender))
             case Kind.STATUS:
                 height, _ = payloads.unpack_status(payload)

@@ -318,7 +318,8 @@ class Service:
 
     def syncing(self) -> Syncing | None:
         """None when no peer is known to be more than one block ahead."""
-        highest, current = self._runtime.syncer.highest, self.chain.head.number
+        highest = self._runtime.syncer.credible_height(self.chain.next_validators)
+        current = self.chain.head.number
         return Syncing(self._started_at_height, current, highest) if highest > current + 1 else None
 
     def consensus(self) -> consensus.Status:

@@ -177,3 +177,53 @@ def test_held_bytes_are_bounded() -> None:
     follower.peers = {b"peer": chain}
     follower.run(random.Random(1))
     assert follower.head.header.number == 10
+
+
+def test_one_liar_neither_raises_the_height_nor_holds_the_next_block_back() -> None:
+    council = Council(4)
+    follower = Follower(council, POLICY)
+    chain = make_chain(council, 3)
+    liar, honest = sorted(council.validators[1:3])  # the liar is asked first
+    follower.peers = {honest: chain}
+    follower.step(PeerStatus(liar, 2**62))
+    assert follower.syncer.credible_height(council.validators) == 0
+    follower.step(PeerStatus(honest, 3))
+    assert follower.syncer.credible_height(council.validators) == 3
+    follower.run(random.Random(1))
+    assert follower.head.header.number == 3
+    assert follower.now_ms < POLICY.deadline_ms * POLICY.strikes_max + POLICY.impatience_ms * 4
+
+
+def test_the_next_block_is_asked_of_another_after_a_while_and_of_one_at_a_time() -> None:
+    council = Council(4)
+    follower = Follower(council, POLICY)
+    silent, first, second = sorted(council.validators[1:4])
+    for peer in (silent, first, second):
+        follower.step(PeerStatus(peer, 2))
+    assert [fetch.peer for fetch in follower.asked] == [silent]
+    for peer in (first, second):
+        deadline = follower.syncer.deadline_ms()
+        assert deadline == follower.now_ms + POLICY.impatience_ms
+        follower.now_ms = deadline
+        follower.step(Tick())
+        assert (follower.asked[-1].peer, follower.asked[-1].from_height) == (peer, 1)
+    deadline = follower.syncer.deadline_ms()
+    assert deadline is not None
+    assert deadline > follower.now_ms
+
+
+def test_who_failed_often_is_not_asked_while_another_can_be_also_after_it_came_back() -> None:
+    council = Council(4)
+    follower = Follower(council, POLICY)
+    bad, good = sorted(council.validators[1:3])
+    for _ in range(POLICY.faults_max + 1):
+        follower.step(PeerStatus(bad, 9))
+        follower.step(Failed(bad, "served a block that is not valid"))
+    follower.asked.clear()
+    follower.step(PeerStatus(bad, 9))
+    assert [fetch.peer for fetch in follower.asked] == [bad]  # nobody else speaks of more
+    follower.step(PeerGone(bad))
+    follower.asked.clear()
+    follower.step(PeerStatus(good, 9))
+    follower.step(PeerStatus(bad, 9))
+    assert {fetch.peer for fetch in follower.asked} == {good}

@@ -12,7 +12,10 @@ from node.chain.mempool import MempoolLimits
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, decode_transaction, sign_transaction
 from node.consensus.certificate import pack_certificate
+from node.consensus.codec import encode_message
 from node.consensus.events import Policy
+from node.consensus.messages import Kind as StatementKind
+from node.consensus.messages import Message, SignedStatement, Statement
 from node.consensus.quorum import proposer
 from node.ledger import Ledger
 from node.leveldb import LevelDB
@@ -149,3 +152,13 @@ async def test_what_is_asked_for_many_times_is_sent_once_and_a_full_queue_ends_i
     node.peers.bulk_room = node.peers.refused = 0
     await node.receive(Kind.GET_TRANSACTIONS, request)
     assert node.peers.refused == 1
+
+
+async def test_nobody_speaks_in_anothers_name(node: Node) -> None:
+    statement = Statement(StatementKind.PREPARE, 1, 0, bytes(32))
+    signed = SignedStatement(statement, VALIDATOR_KEYS[2].sign(statement.digest(node.ledger.domain)))
+    payload = encode_message(Message(signed))
+    await node.receive(Kind.CONSENSUS, payload, peer=OTHER)
+    assert node.peers.dropped == []
+    await node.receive(Kind.CONSENSUS, payload, peer=PEER)
+    assert node.peers.dropped == [PEER]
