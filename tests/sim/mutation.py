@@ -22,20 +22,25 @@ class Change:
     old: str
     new: str
 
-    def apply(self) -> None:
-        """Change it in this process, for good. Raises StaleMutant."""
+    def place(self) -> tuple[ModuleType, Any, str]:
+        """Where the function is: its module, what holds it there, and its name in that."""
         module_name, _, name = self.path.partition(":")
         module = importlib.import_module(module_name)
         owner, _, attribute = name.rpartition(".")
-        holder: Any = getattr(module, owner) if owner else module
-        original = inspect.getattr_static(holder, attribute)
-        changed = self._changed(module, original)
-        if owner:
-            setattr(holder, attribute, changed)
-        else:
-            _replace_everywhere(original, changed)
+        return module, getattr(module, owner) if owner else module, attribute
 
-    def _changed(self, module: ModuleType, original: Any) -> Any:
+    def apply(self) -> None:
+        """Change it in this process, for good. Raises StaleMutant."""
+        module, holder, attribute = self.place()
+        original = inspect.getattr_static(holder, attribute)
+        changed = self.changed(module, original)
+        if holder is module:
+            _replace_everywhere(original, changed)
+        else:
+            setattr(holder, attribute, changed)
+
+    def changed(self, module: ModuleType, original: Any) -> Any:
+        """The function with the bug in it. Raises StaleMutant."""
         source = textwrap.dedent(inspect.getsource(original))
         if source.count(self.old) != 1:
             raise StaleMutant(f"{self.path} has {source.count(self.old)} times {self.old!r}, expected once")

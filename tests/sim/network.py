@@ -276,12 +276,19 @@ class SimNetwork:
 
 
 class SimPeers:
-    """The runtime's `Peers` in one process. `watch` sees every consensus payload before it leaves."""
+    """The runtime's `Peers` in one process. `watch` sees every payload before it leaves, `on_drop` who is dropped."""
 
-    def __init__(self, network: SimNetwork, process: Endpoint, watch: Callable[[Kind, bytes], None]) -> None:
+    def __init__(
+        self,
+        network: SimNetwork,
+        process: Endpoint,
+        watch: Callable[[Kind, bytes], None],
+        on_drop: Callable[[bytes, str], None],
+    ) -> None:
         self._network = network
         self._process = process
         self._watch = watch
+        self._on_drop = on_drop
 
     def send(self, peer: bytes, kind: Kind, payload: bytes) -> bool:
         self._watch(kind, payload)
@@ -292,5 +299,5 @@ class SimPeers:
         self._network.transmit(self._process, None, kind, payload)
 
     def drop(self, peer: bytes, reason: str) -> None:
-        del reason
+        self._on_drop(peer, reason)
         self._network.drop(self._process, peer)

@@ -138,7 +138,7 @@ class Process:
             policy=machine.policy,
             mempool_limits=LIMITS,
             disk=self.disk,
-            peers=world.wrap_peers(self, SimPeers(world.network, self, self._watch)),
+            peers=world.wrap_peers(self, SimPeers(world.network, self, self._watch, self._on_drop)),
             now_ms=machine.clock.now_ms,
             wall_clock_s=machine.clock.wall_s,
             clock_drift_max_s=CLOCK_DRIFT_MAX_S,
@@ -288,6 +288,11 @@ class Process:
                 raise Violation("durable before shown", f"{self.machine.name} tells of {height} before it is synced")
         elif kind is Kind.CONSENSUS:
             self._watch_message(decode_message(payload), payload)
+
+    def _on_drop(self, peer: bytes, reason: str) -> None:
+        """Nobody who is merely slow or unlucky deserves it; late answers are the exception."""
+        if self.machine.honest and peer not in self._world.referee.faulty and "did not answer" not in reason:
+            raise Violation("honest peers are kept", f"{self.machine.name} drops 0x{peer.hex()}: {reason}")
 
     def _watch_message(self, message: Message, payload: bytes) -> None:
         referee, statement = self._world.referee, message.statement
