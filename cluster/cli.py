@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import checks
+from cluster import checks, gateway_verbs
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
 DEFAULT_CHAIN_ID = 7770
@@ -184,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     _verbs_that_mend(verbs)
     _verbs_that_make(verbs)
     checks.add_verbs(verbs)
+    gateway_verbs.add_verbs(verbs)
     return parser
 
 
@@ -217,6 +218,7 @@ _PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
     "bootnode": _run_bootnode,
     "gateway": _run_gateway,
     **checks.HANDLERS,
+    **gateway_verbs.HANDLERS,
 }
 
 

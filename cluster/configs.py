@@ -131,7 +131,7 @@ def render(network: Network, process: Process) -> str:
 
 
 def render_client(network: Network) -> str:
-    """client.toml: what somebody who checks receipts and reads the chain has to know."""
+    """client.toml: what somebody who checks receipts, or uses the client library, has to know."""
     gateway = network.gateway
     lines = [
         "# Written by psephos: how a client finds this network, and what it must insist on.",
@@ -141,4 +141,22 @@ def render_client(network: Network) -> str:
         f"gateway_url = {_text(gateway.url if gateway else '')}",
         f"rpc_urls = {json.dumps([validator.url for validator in network.of_kind('validator')])}",
     ]
+    if network.dev and gateway is not None:
+        lines += [
+            "",
+            "# For gateway.blockchain_client: an account of its own, and the gateway's secret, so that a voter who",
+            "# uses both roads counts once.",
+            'key = "client.key"',
+            f"master_secret = {_text(f'{gateway.name}/master.secret')}",
+        ]
+    for validator in network.of_kind("validator"):
+        lines += [
+            "",
+            "[[validators]]",
+            f"node_id = {_text(validator.name)}",
+            f"rpc_url = {_text(validator.url)}",
+            f"p2p_url = {_text(f'{validator.host}:{validator.p2p_port}')}",
+        ]
+    if network.dev:
+        lines += ["", "[elections]", "auto_create = true"]
     return "\n".join(lines) + "\n"

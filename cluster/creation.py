@@ -18,6 +18,7 @@ from node.keyfile import create_key
 
 KEY_FILES = {"validator": "node.key", "gateway": "gateway.key"}
 SECRET_FILE = "master.secret"
+CLIENT_KEY_FILE = "client.key"  # a gateway account for programs that use the client library, in dev networks
 GUARD_FILE = "guard"
 
 
@@ -53,20 +54,33 @@ def join(folder: Path, kind: str, address: str, genesis_file: Path) -> None:
         create_guard(folder / GUARD_FILE, domain, bytes.fromhex(address[2:]))
 
 
-def _genesis(network: Network) -> Genesis:
+def _client_key(data_dir: Path, network: Network) -> str:
+    """Make the account of the client library and return its address (0x-hex); empty where the network has none.
+
+    Two processes that share an account would fight for its nonces, so the client does not use the gateway's.
+    """
+    if not network.dev or network.gateway is None:
+        return ""
+    (data_dir / CLIENT_KEY_FILE).unlink(missing_ok=True)
+    return "0x" + create_key(data_dir / CLIENT_KEY_FILE).address.hex()
+
+
+def _genesis(network: Network, client: str = "") -> Genesis:
     alloc = {bytes.fromhex(account[2:]): DEV_BALANCE_WEI for account in DEV_ACCOUNTS} if network.dev else {}
 
-    def addresses(processes: Sequence[Process]) -> tuple[bytes, ...]:
-        return tuple(sorted(bytes.fromhex(process.address[2:]) for process in processes))
+    def addresses(processes: Sequence[Process], *more: str) -> tuple[bytes, ...]:
+        return tuple(sorted(bytes.fromhex(text[2:]) for text in (*(one.address for one in processes), *more)))
+
+    names = {bytes.fromhex(process.address[2:]): process.name for process in network if process.address}
 
     genesis = Genesis(
         chain_id=network.chain_id,
         timestamp=int(time.time()),
         validators=addresses(network.of_kind("validator")),
-        gateways=addresses(network.of_kind("gateway")),
+        gateways=addresses(network.of_kind("gateway"), *((client,) if client else ())),
         alloc=alloc,
         anyone_creates_elections=network.dev,
-        names={bytes.fromhex(process.address[2:]): process.name for process in network if process.address},
+        names=names | ({bytes.fromhex(client[2:]): "client"} if client else {}),
     )
     try:
         return parse_genesis(genesis_document(genesis))  # every node will read it with the same eyes
@@ -93,7 +107,8 @@ def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
                 process = replace(process, address=new_keys(data_dir / process.name, process.kind))
             processes.append(process)
         network = replace(network, processes=tuple(processes))
-    genesis = _genesis(network)
+    client = _client_key(data_dir, network) if keys else ""
+    genesis = _genesis(network, client)
     domain = domain_of(genesis)
     network = replace(network, genesis_hash="0x" + domain.genesis_hash.hex())
     document = orjson.dumps(genesis_document(genesis), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -8,7 +8,6 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from gateway.book import Item, anchor_order
@@ -18,6 +17,7 @@ from gateway.config import AnchorsConfig
 from gateway.core import Core
 from gateway.problems import Problem
 from gateway.records import Anchor
+from gateway.shown import shown_time
 from gateway.validators import NoValidator
 
 log = logging.getLogger(__name__)
@@ -301,8 +301,3 @@ def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | 
         "job_id": str(job_id(batch)),
         "algorithm": anchor.algorithm or "unspecified",
     }
-
-
-def shown_time(seconds: float) -> str:
-    """ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -242,7 +242,7 @@ def check_exposure(config: GatewayConfig) -> None:
         loopback = host == "localhost"
     if not (config.api_keys or config.allow_anonymous or loopback):
         raise ConfigError(
-            f"bind = {config.bind!r} lets other machines in and there are no api_keys: add one (`psephos keys api` "
+            f"bind = {config.bind!r} lets other machines in and there are no api_keys: add one (`psephos api-key` "
             "makes it), bind to 127.0.0.1, or set allow_anonymous (PSEPHOS_GATEWAY_ALLOW_ANONYMOUS=true)"
         )
 

@@ -51,7 +51,7 @@ class Elections:
         self._chain, self._state, self._domain, self._book = chain, state, domain, book
         self._master_secret = master_secret
         self._accept = accept
-        self._auto_create, self._auto_options = config.auto_create, config.auto_create_options
+        self.auto_create, self._auto_options = config.auto_create, config.auto_create_options
         self._keys: dict[int, ElectionKey] = {}
         self._read_at: dict[int, float] = {}
         self._reading: dict[int, asyncio.Task[Election | None]] = {}
@@ -130,7 +130,7 @@ class Elections:
 
     async def ensure(self, id_: int) -> bool:
         """Whether the election is there; in development networks it is created when it is not."""
-        if not self._auto_create:
+        if not self.auto_create:
             return await self.get(id_, fresh=True) is not None
         making = self._making.get(id_)
         if making is None:

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway import answers
-from gateway.anchorage import STATUSES, BadCursor, anchor_id, job_id, shown_time, status_of, view
+from gateway.anchorage import STATUSES, BadCursor, anchor_id, job_id, status_of, view
 from gateway.api.common import GATEWAY, answer, number_of, read_body
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.chain import Standing
@@ -16,6 +16,7 @@ from gateway.models import AnchorBody, parse_batch_id
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.service import Gateway
+from gateway.shown import shown_time
 from gateway.validators import NoValidator
 
 LOOK_UP_S = 0.03  # an anchor is answered within 60 ms; what the chain says later is in its status

@@ -7,17 +7,19 @@ from typing import Any
 from aiohttp import web
 
 from gateway import answers
-from gateway.anchorage import shown_time, view
+from gateway.anchorage import view
 from gateway.api.anchors import BATCH_PATH, uuid_in
 from gateway.api.common import GATEWAY, answer, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.audit import Audit, Busy
 from gateway.logs import Logs
-from gateway.models import VerifyChainBody, show_election_id
+from gateway.models import VerifyChainBody
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.service import Gateway
+from gateway.shown import shown_time
 from gateway.verify import receipt_at
+from gateway.views import audit_shown
 from node.consensus.certificate import sealers
 from node.consensus.quorum import quorum
 
@@ -61,26 +63,7 @@ def _progress_url(audit: Audit) -> str:
 
 
 def _audit(audit: Audit) -> dict[str, Any]:
-    return {
-        "job_id": audit.id,
-        "election_id": show_election_id(audit.election),
-        "status": audit.status,
-        "valid": audit.valid,
-        "checks": audit.checks,
-        "error": audit.fault,
-        "blocks_checked": audit.height,
-        "blocks_total": audit.target,
-        "progress": round(audit.height / audit.target, 4) if audit.target else 1.0,
-        "progress_url": _progress_url(audit),
-        "ballots_counted": audit.ballots,
-        "results": audit.counts,
-        "sealed_count": audit.sealed_count,
-        "block_hash": "0x" + audit.block_hash.hex() if audit.block_hash else None,
-        "validators": audit.validators,
-        "distrusted": audit.distrusted,
-        "source": "poa",
-        "started_at": shown_time(audit.started_at.timestamp()),
-    }
+    return audit_shown(audit) | {"progress_url": _progress_url(audit)}
 
 
 async def verify_anchor(request: web.Request) -> web.Response:

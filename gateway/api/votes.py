@@ -7,30 +7,27 @@ from typing import Any
 from aiohttp import web
 
 from gateway import answers
-from gateway.api.casting import ballot_of, record_shown, refused, taken
 from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
-from gateway.book import Item
 from gateway.calls import ballots_of, read_cast
-from gateway.elections import Result, state_name
+from gateway.casting import ballot_of, refused
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
 from gateway.records import Ballot
 from gateway.service import Gateway
 from gateway.verify import receipt_at
-from node.chain.contracts.elections import ElectionState
+from gateway.views import confirmations, item_status, results_shown, status_by_record_id, taken
 from node.chain.transaction import decode_transaction
 
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
-_SEALED_ONLY = 2
 
 
 async def submit(request: web.Request) -> web.Response:
     """One vote: 200 `confirmed`, 202 `pending`, or a problem that says why it does not count."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBody)
-    ballot, transaction_id = await ballot_of(gateway, body)
+    ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
     item = await gateway.cast(ballot)
     await item.wait(wait_s(request, gateway))
     if item.reason is not None:
@@ -67,7 +64,7 @@ async def _outcome(gateway: Gateway, vote: VoteBody, deadline: float) -> dict[st
         "election_id": show_election_id(vote.election_id),
     }
     try:
-        ballot, transaction_id = await ballot_of(gateway, vote)
+        ballot, transaction_id = await ballot_of(gateway, vote, gateway.gatekeeper.admit_voter)
         shown["transaction_id"] = transaction_id
         item = await gateway.cast(ballot)
         await item.wait(deadline - asyncio.get_running_loop().time())
@@ -97,29 +94,10 @@ async def transaction_status(request: web.Request) -> web.Response:
     shown: dict[str, Any] = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
     item = gateway.book.by_alias(record_id)
     if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
-        return answer(_item_status(gateway, item, shown))
+        return answer(item_status(gateway, item, shown))
     if _HASH.fullmatch(transaction_id) and (found := await _of_hash(gateway, election, shown)) is not None:
         return answer(found)
-    standing = await gateway.chain.ballot(election, record_id=record_id, sure=True)
-    if standing is None:
-        return answer({"status": "unknown", **shown, "source": "poa", "confirmations": 0})
-    shown |= record_shown(standing.record, standing.place, standing.index)
-    confirmations = _confirmations(gateway, standing.place.block_number)
-    return answer({"status": "confirmed", **shown, "source": "poa", "confirmations": confirmations})
-
-
-def _confirmations(gateway: Gateway, height: int) -> int:
-    return max(gateway.follower.head.header.number - height + 1, 1)
-
-
-def _item_status(gateway: Gateway, item: Item, shown: dict[str, Any]) -> dict[str, Any]:
-    shown |= record_shown(item.record, item.place, item.index)
-    if item.place is not None:
-        confirmations = _confirmations(gateway, item.place.block_number)
-        return {"status": "confirmed", **shown, "source": "poa", "confirmations": confirmations}
-    if item.reason is not None:
-        return {"status": "rejected", **shown, "reason": item.reason, "source": "poa", "confirmations": 0}
-    return {"status": "pending", **shown, "source": "journal", "confirmations": 0, "level": gateway.level()}
+    return answer(await status_by_record_id(gateway, election, record_id, shown))
 
 
 async def _of_hash(gateway: Gateway, election: int, shown: dict[str, Any]) -> dict[str, Any] | None:
@@ -142,7 +120,7 @@ async def _of_hash(gateway: Gateway, election: int, shown: dict[str, Any]) -> di
         "block_number": header.number,
         "block_hash": "0x" + header.hash.hex(),
         "source": "poa",
-        "confirmations": _confirmations(gateway, header.number),
+        "confirmations": confirmations(gateway, header.number),
         "ballots": cast.count if cast is not None else 0,
     }
     if cast is None:
@@ -159,38 +137,7 @@ async def results(request: web.Request) -> web.Response:
     result = await gateway.elections.result(id_)
     if result is None:
         raise Problem(404, "unknown-election", f"There is no election {id_}.")
-    return answer(_results(result, gateway.book.pending_ballots(id_)))
-
-
-def _results(result: Result, waiting: int) -> dict[str, Any]:
-    election, tally = result.election, result.tally
-    opened = sum(tally.counts)
-    return {
-        "election_id": show_election_id(election.id),
-        "title": election.title,
-        "state": state_name(election),
-        "results": [
-            {
-                "option": number,
-                "name": name,
-                "count": count,
-                "percentage": round(100 * count / opened, 2) if opened else 0.0,
-            }
-            for number, (name, count) in enumerate(zip(election.options, tally.counts, strict=True))
-        ],
-        "open_count": opened,
-        "sealed_count": tally.sealed_count,
-        "sealed": election.kinds == _SEALED_ONLY,
-        "total": opened + tally.sealed_count,
-        "pending": waiting,
-        "preliminary": election.state not in (ElectionState.CLOSED, ElectionState.CANCELLED),
-        "as_of_block": tally.block_number,
-        "block_number": tally.block_number,
-        "block_hash": "0x" + tally.block_hash.hex(),
-        "source": "poa" if result.fresh else "journal",
-        "stale": not result.fresh,
-        "verified": True,
-    }
+    return answer(results_shown(result, gateway.book.pending_ballots(id_)))
 
 
 ELECTION_QUERY = Parameter(

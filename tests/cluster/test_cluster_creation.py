@@ -61,13 +61,14 @@ def test_every_folder_is_self_contained(made: tuple[Path, Network]) -> None:
         assert config.consensus.block_interval_min_ms == 150
     gateway = network.gateway
     assert gateway is not None
-    assert genesis.gateways == (bytes.fromhex(gateway.address[2:]),)
+    client = load_key(data_dir / "client.key")
+    assert genesis.gateways == tuple(sorted((bytes.fromhex(gateway.address[2:]), client.address)))
 
 
 def test_secrets_are_closed_to_others(made: tuple[Path, Network]) -> None:
     data_dir, _ = made
     secret_files = [*data_dir.rglob("*.key"), *data_dir.rglob("master.secret")]
-    assert len(secret_files) == 5
+    assert len(secret_files) == 6
     for path in secret_files:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert len(bytes.fromhex(path.read_text().strip().removeprefix("0x"))) == 32

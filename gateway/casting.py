@@ -1,57 +1,63 @@
-"""From a request's vote to a ballot, and from a ballot's end to an answer: what single votes and batches share."""
+"""From a vote to a ballot, and from a ballot's refusal to the answer that says why."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gateway.book import Item
 from gateway.chain import Election, Standing
+from gateway.core import Core
 from gateway.elections import state_name
-from gateway.journal_format import Place
-from gateway.models import VoteBody, show_election_id
+from gateway.models import VoteBody
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem, refusal
 from gateway.records import Ballot
-from gateway.service import Gateway
 from gateway.validators import NoValidator
+from gateway.views import record_shown
 from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
 
 CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
-async def ballot_of(gateway: Gateway, body: VoteBody) -> tuple[Ballot, str]:
-    """The ballot of a request and its transaction id. Raises Problem where the election will surely not take it."""
+async def ballot_of(
+    core: Core, body: VoteBody, admit: Callable[[bytes], None] = lambda nullifier: None
+) -> tuple[Ballot, str]:
+    """The ballot of a vote and its transaction id. `admit` may refuse the voter.
+
+    Raises Problem where the election will surely not take it.
+    """
     id_ = body.election_id
-    election = await _election(gateway, id_)
-    key = gateway.elections.key(id_)
+    election = await _election(core, id_)
+    key = core.elections.key(id_)
     try:
         nullifier = key.nullifier(body.voter_id)
         transaction_id = body.transaction_id or key.made_transaction_id(nullifier)
         record_id = key.record_id(transaction_id)
     except InvalidId as error:
         raise Problem(422, "not-valid", f"{error}.") from None
-    gateway.gatekeeper.admit_voter(nullifier)
+    admit(nullifier)
     if body.encrypted_vote is not None:
         kind, content = KIND_SEALED, body.encrypted_vote.encode()
     else:
         kind, content = KIND_OPEN, bytes((_choice(election, body.choice),))
     if election is not None:
-        _check_election(gateway, election, kind)
+        _check_election(core, election, kind)
     return Ballot(id_, nullifier, record_id, kind, content), transaction_id
 
 
-async def _election(gateway: Gateway, id_: int) -> Election | None:
+async def _election(core: Core, id_: int) -> Election | None:
     """The definition; None where no validator can say, and the journal takes the ballot unseen."""
     try:
-        election = await gateway.elections.get(id_)
-        if election is None and gateway.config.elections.auto_create:
+        election = await core.elections.get(id_)
+        if election is None and core.elections.auto_create:
             async with asyncio.timeout(CREATE_S):
-                await gateway.elections.ensure(id_)
-            election = await gateway.elections.get(id_)
+                await core.elections.ensure(id_)
+            election = await core.elections.get(id_)
     except (NoValidator, TimeoutError):
         return None
     if election is None:
-        if gateway.config.elections.auto_create:
+        if core.elections.auto_create:
             return None  # it is on its way
         raise Problem(404, "unknown-election", f"There is no election {id_}.")
     return election
@@ -69,8 +75,8 @@ def _choice(election: Election | None, choice: int | str | None) -> int:
     return choice
 
 
-def _check_election(gateway: Gateway, election: Election, kind: int) -> None:
-    if not gateway.elections.key_fits(election):
+def _check_election(core: Core, election: Election, kind: int) -> None:
+    if not core.elections.key_fits(election):
         detail = (
             "This gateway's secret is not the one that the election was created with, so it could count a voter twice."
         )
@@ -85,13 +91,13 @@ def _check_election(gateway: Gateway, election: Election, kind: int) -> None:
         raise Problem(409, "election-not-open", f"The election is {state_name(election)}.", state=state_name(election))
 
 
-async def refused(gateway: Gateway, item: Item, shown: dict[str, Any]) -> Problem:
+async def refused(core: Core, item: Item, shown: dict[str, Any]) -> Problem:
     """Why a ballot does not count; with the record that stands in its place, where there is one."""
     reason = item.reason or ""
     if reason.startswith("NULLIFIER_USED") and isinstance(item.record, Ballot):
         standing: Standing | None = None
         try:
-            standing = await gateway.chain.ballot(item.record.election, nullifier=item.record.nullifier)
+            standing = await core.chain.ballot(item.record.election, nullifier=item.record.nullifier)
         except NoValidator as error:
             shown["warning"] = f"The record that stands cannot be shown now: {error}."
         if standing is not None:
@@ -102,31 +108,3 @@ async def refused(gateway: Gateway, item: Item, shown: dict[str, Any]) -> Proble
         detail = "This voter has cast another ballot in this election; the first one stands."
         return Problem(409, "already-cast", detail, **shown)
     return refusal(reason, **shown)
-
-
-def record_shown(record: object, place: Place | None, index: int) -> dict[str, Any]:
-    """Where a ballot is, without what it says."""
-    shown: dict[str, Any] = {
-        "record_id": "0x" + record.record_id.hex() if isinstance(record, Ballot) else None,
-        "transaction_hash": None,
-        "block_number": None,
-        "block_hash": None,
-        "ballot_index": None,
-    }
-    if place is not None:
-        shown["transaction_hash"] = "0x" + place.transaction_hash.hex()
-        shown["block_number"] = place.block_number
-        shown["block_hash"] = "0x" + place.block_hash.hex()
-        shown["ballot_index"] = index
-    return shown
-
-
-def taken(item: Item, election: int, transaction_id: str) -> dict[str, Any]:
-    """A ballot that is kept: pending, or confirmed."""
-    return {
-        "status": "pending" if item.place is None else "confirmed",
-        "transaction_id": transaction_id,
-        "election_id": show_election_id(election),
-        **record_shown(item.record, item.place, item.index),
-        "validator": item.taken_by,
-    }
