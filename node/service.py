@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,6 +104,17 @@ class FileDisk:
     async def commit(self, writes: dict[bytes, bytes]) -> None:
         """Write one synced batch."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, writes)
+
+    def later(self, write: Callable[[Evidence], None], evidence: Evidence) -> None:
+        """Write what nothing waits for, behind what is being written."""
+
+        def logged() -> None:
+            try:
+                write(evidence)
+            except Exception:
+                log.exception("evidence could not be written")
+
+        self._thread.submit(logged)
 
     @staticmethod
     def _append(guard: GuardFile, records: tuple[bytes, ...]) -> None:
@@ -281,7 +292,7 @@ class Service:
             "0x%s signed two different %ss at height %d round %d",
             evidence.validator.hex(), statement.kind.name, statement.height, statement.round,
         )  # fmt: skip
-        self.chain.keep_evidence(evidence)
+        self._disk.later(self.chain.keep_evidence, evidence)
 
     def _on_added(self, transactions: list[Transaction], from_client: bool) -> None:
         self._inbox.wake()

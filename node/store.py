@@ -1,5 +1,6 @@
 """How final blocks lie in the database: one synced batch a block, from which a restart reads where it was."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -14,10 +15,14 @@ from node.chain.receipt import Receipt, decode_receipt
 from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
+from node.consensus.messages import HEIGHT_MAX
 
 _HEAD = keyspace.META + b"head"
 _GENESIS = keyspace.META + b"genesis"
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
+
+
+EVIDENCE_MAX = 1_000  # of one validator: enough to show what it is, and no way to fill a disk
 
 
 class Database(Protocol):
@@ -72,6 +77,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._evidence_counts: Counter[bytes] | None = None  # counted when there is first something to keep
 
     def genesis_hash(self) -> bytes | None:
         """The hash of the block 0 that this database was begun with."""
@@ -154,10 +160,13 @@ class Store:
         return [int.from_bytes(key[1:], "big") - 1 for key, _ in keys]
 
     def put_evidence(self, evidence: Evidence) -> None:
-        """Keep an equivocation; one of each validator, height, round and step is enough."""
+        """Keep an equivocation: one of each validator, height, round and step, and EVIDENCE_MAX of each validator."""
         validator, height, round_, kind = evidence.key
+        if self._evidence_counts is None:
+            self._evidence_counts = Counter(each.validator for each in self.evidence(0, HEIGHT_MAX))
         key = _at(keyspace.EVIDENCE, height) + round_.to_bytes(4, "big") + bytes((kind,)) + validator
-        if self.database.get(key) is None:
+        if self._evidence_counts[validator] < EVIDENCE_MAX and self.database.get(key) is None:
+            self._evidence_counts[validator] += 1
             self.database.write({key: msgpack.packb(pack_evidence(evidence))})
 
     def evidence(self, from_height: int, to_height: int) -> list[Evidence]:

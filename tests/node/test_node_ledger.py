@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from node import store
 from node.chain.block import Block
 from node.chain.errors import InvalidBlock, LedgerError
 from node.chain.genesis import Genesis, build_genesis
+from node.chain.signing import SigningKey
+from node.consensus.evidence import Evidence
+from node.consensus.messages import Kind, SignedStatement, Statement
 from node.ledger import RECENT_MAX, Ledger
 from node.leveldb import DatabaseError, LevelDB
-from tests.node.conftest import RICH_KEY, certify, extend, transfer
+from tests.node.conftest import RICH_KEY, VALIDATOR_KEYS, certify, extend, transfer
 
 OpenDatabase = Callable[[], LevelDB]
 
@@ -144,3 +148,25 @@ def test_what_is_kept_decoded_is_bounded_in_bytes(
     assert list(ledger._recent) == [6]
     blocks = [ledger.block(height) for height in range(1, 7)]
     assert [block and len(block.transactions) for block in blocks] == [1, 1, 1, 1, 1, 25]
+
+
+def test_evidence_is_kept_once_and_bounded(
+    open_database: OpenDatabase, genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "EVIDENCE_MAX", 3)
+
+    def against(key: SigningKey, height: int) -> Evidence:
+        first, second = (Statement(Kind.PREPARE, height, 0, bytes([number]) * 32) for number in (1, 2))
+        signed = (SignedStatement(each, key.sign(each.digest(ledger.domain))) for each in (first, second))
+        return Evidence(key.address, *signed)
+
+    ledger = Ledger(open_database(), genesis)
+    for height in (1, 1, 2):
+        ledger.keep_evidence(against(VALIDATOR_KEYS[0], height))
+    ledger = Ledger(open_database(), genesis)
+    for height in (3, 4, 5):
+        ledger.keep_evidence(against(VALIDATOR_KEYS[0], height))
+    ledger.keep_evidence(against(VALIDATOR_KEYS[1], 9))
+    kept = [(each.validator, each.height) for each in ledger.equivocations(0, 100)]
+    first, second = VALIDATOR_KEYS[0].address, VALIDATOR_KEYS[1].address
+    assert kept == [(first, 1), (first, 2), (first, 3), (second, 9)]
