@@ -93,7 +93,7 @@ def run(cluster: Cluster) -> Run:
             result = await chaos.run(syncs, seed=1, duration_s=0, rate=25, clients=4)
         finally:
             await asyncio.to_thread(stop_all, table, network)
-        assert result.violations == []
+        assert not result.violations, "\n".join(map(str, result.violations))
         assert result.load.requests
         return syncs.places
 
@@ -109,6 +109,7 @@ async def test_death_at_some_syncs(run: Run) -> None:
     assert places[DATABASE] == 2
 
 
+@pytest.mark.e2e
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 async def test_death_before_and_after_each_sync(run: Run) -> None:

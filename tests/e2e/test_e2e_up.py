@@ -125,6 +125,6 @@ def test_what_is_in_the_way_is_named_with_its_remedy(cluster: Cluster, tmp_path:
 
 def test_every_verb_has_help(cluster: Cluster) -> None:
     overview = cluster.psephos("--help").stdout
-    for verb in shlex.split("up down status init keys genesis kill start pause resume node bootnode gateway"):
+    for verb in shlex.split("up down status init keys genesis kill start pause resume chaos node bootnode gateway"):
         assert verb in overview
         assert "--help" in cluster.psephos(verb, "--help").stdout

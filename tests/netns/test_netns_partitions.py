@@ -17,7 +17,7 @@ from node.chain.signing import SigningKey
 from node.chain.transaction import sign_transaction
 from tests.netns.conftest import Spaces
 
-pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.netns, pytest.mark.timeout(300)]
 
 # The first development account of the mnemonic that every Ethereum tool knows.
 RICH = SigningKey(bytes.fromhex("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"))
@@ -120,7 +120,7 @@ async def play(table: ProcessTable, scene: Scene) -> Result:
         result = await chaos.run(disturb, seed=1, duration_s=0, rate=15, clients=4)
     finally:
         await wire.close()
-    assert result.violations == []
+    assert not result.violations, "\n".join(map(str, result.violations))
     assert not [request for request in result.load.requests if request.detail.startswith("5")]
     return result
 
