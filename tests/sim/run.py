@@ -4,8 +4,10 @@ import argparse
 import logging
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from tests.sim.world import World
 
 SHRINK_RUNS_MAX = 200
 SHOWN_MAX = 10
+RUN_S_MAX = 30  # a run takes about a quarter of a second
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def run_plan(plan: Plan) -> Result:
     logging.disable(logging.CRITICAL)
     world = World(plan)
     try:
-        world.run()
+        with _step_limit():
+            world.run()
     except Violation as violation:
         return Result(plan.seed, plan.nodes, violation.invariant, str(violation))
     except Exception as error:
@@ -52,6 +56,22 @@ def run_plan(plan: Plan) -> Result:
         simulated_ms=world.scheduler.now_us // 1000,
         acknowledged=len(world.referee.acknowledged),
     )
+
+
+@contextmanager
+def _step_limit() -> Iterator[None]:
+    """Interrupt code that never returns. Processor time, so that a busy machine changes nothing."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise Violation("every step ends", f"the run has taken {RUN_S_MAX} s of processor time")
+
+    before = signal.signal(signal.SIGVTALRM, interrupt)
+    signal.setitimer(signal.ITIMER_VIRTUAL, RUN_S_MAX)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def run_seed(seed: int, *, nodes: int | None = None, twins: bool = False) -> Result:
