@@ -6,7 +6,7 @@ from node.chain.execution import build_block
 from node.rpc.blocks import Blocks, LoadedBlock
 from node.rpc.hexes import data, quantity
 from node.rpc.methods import Param, optional, rpc
-from node.rpc.pacing import Pace
+from node.rpc.pacing import Pace, encoded
 from node.rpc.params import BLOCK, BLOCK_NUMBER, BOOLEAN, HASH, INDEX, QUANTITY, BlockRef
 from node.rpc.ports import NodePort
 from node.rpc.results import BLOCK_VIEW, RECEIPT, TRANSACTION, list_of, nullable
@@ -50,9 +50,9 @@ class BlockMethods:
         if not full:
             return block_view(block, [data(transaction.hash) for transaction in block.transactions])
         pace = Pace()
-        views = []
+        views: list[object] = []
         for index, transaction in enumerate(block.transactions):
-            views.append(transaction_view(transaction, block.header, index))
+            views.append(encoded(transaction_view(transaction, block.header, index)))
             await pace.breathe()
         return block_view(block, views)
 
@@ -135,15 +135,15 @@ class BlockMethods:
         return None if place is None else receipt_view(await self._blocks.load(place[0]), place[1])
 
     @rpc("eth_getBlockReceipts", Param("block", BLOCK, "The block."), result=nullable(list_of(RECEIPT)))
-    async def block_receipts(self, ref: BlockRef) -> list[View] | None:
+    async def block_receipts(self, ref: BlockRef) -> list[object] | None:
         """The receipts of all transactions of a block."""
         loaded = await self._load(ref)
         if loaded is None:
             return None
         pace = Pace()
-        views = []
+        views: list[object] = []
         for index in range(len(loaded.receipts)):
-            views.append(receipt_view(loaded, index))
+            views.append(encoded(receipt_view(loaded, index)))
             await pace.breathe()
         return views
 

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import orjson
+
 SLICE_S = 0.004
 
 
@@ -19,3 +21,8 @@ class Pace:
         if time.monotonic() - self._resume_s >= SLICE_S:
             await asyncio.sleep(0)
             self._resume_s = time.monotonic()
+
+
+def encoded(view: object) -> orjson.Fragment:
+    """A part of a long answer as JSON already: encoding all of it at the end would hold the loop for too long."""
+    return orjson.Fragment(orjson.dumps(view))

@@ -6,6 +6,7 @@ import pytest
 
 from node.config import ConfigError, load_config, parse_address, parse_endpoint
 from node.keyfile import KeyFileError, create_key, load_key
+from node.rpc.limits import Limits
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,6 +29,19 @@ def test_an_override_is_named_and_observers_are_listed(tmp_path: Path) -> None:
     config = load_config(write(tmp_path / "node.toml", text))
     assert config.override == tmp_path / "override.json"
     assert [parse_address(each) for each in config.p2p.observers] == [b"\xab" * 20]
+
+
+def test_limits_of_json_rpc_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "node.toml", 'name = "a"\n[rpc.limits]\nlogs_max = 5\n')
+    assert load_config(path).rpc.limits == Limits(logs_max=5)
+    monkeypatch.setenv("PSEPHOS_NODE_RPC__LIMITS__BATCH_ITEMS_MAX", "7")
+    assert load_config(path).rpc.limits == Limits(logs_max=5, batch_items_max=7)
+
+
+@pytest.mark.parametrize("line", ["logs_max = 0", 'logs_max = "many"', "logs_most = 5"])
+def test_a_limit_that_is_none_is_refused(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match="logs_m"):
+        load_config(write(tmp_path / "node.toml", f'name = "a"\n[rpc.limits]\n{line}\n'))
 
 
 def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

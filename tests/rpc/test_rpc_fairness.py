@@ -1,9 +1,13 @@
 """Long reads give way: while one caller is answered, others on the event loop get their turns."""
 
 import asyncio
+import threading
 
+import pytest
+
+from node.chain.block import Block
 from node.rpc import pacing
-from node.rpc.blocks import Blocks
+from node.rpc.blocks import INLINE_GAS_MAX, Blocks
 from node.rpc.limits import Limits
 from node.rpc.logs import LogSearch
 from node.rpc.params import BlockRef, LogQuery
@@ -30,6 +34,27 @@ async def test_a_search_gives_way(node: LoneNode) -> None:
         assert await turns_during(asyncio.create_task(search.all(everything))) >= 60
     finally:
         pacing.SLICE_S = original
+
+
+async def test_a_large_cold_block_is_decoded_in_a_thread(node: LoneNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.include(node.sign(ALICE, BOB.address))
+    node.include(*[node.sign(ALICE, BOB.address) for _ in range(INLINE_GAS_MAX // 21_000 + 1)])
+    threads: dict[int, threading.Thread] = {}
+    read = node.chain.block
+
+    def block(height: int) -> Block | None:
+        threads[height] = threading.current_thread()
+        return read(height)
+
+    monkeypatch.setattr(node.chain, "block", block)
+    blocks = Blocks(node.chain, Limits())
+    small, large, again = await asyncio.gather(blocks.load(1), blocks.load(2), blocks.load(2))
+    assert (len(small.block.transactions), len(large.block.transactions)) == (1, 501)
+    assert again.block.hash == large.block.hash
+    assert threads[1] is threading.main_thread()
+    assert threads[2] is not threading.main_thread()
+    assert await blocks.load(2) in (large, again)
+    blocks.close()
 
 
 async def test_the_cache_of_blocks_is_bounded_in_number_and_bytes(node: LoneNode) -> None:
