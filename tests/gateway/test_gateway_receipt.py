@@ -336,6 +336,22 @@ def test_any_value_anywhere_is_refused_without_a_crash(data: st.DataObject) -> N
             parse(document)
 
 
+def test_a_field_that_nothing_reads_is_refused_everywhere() -> None:
+    for text in texts():
+        document: Any = json.loads(text)
+        for path in list(paths(document)):
+            part: Any = document
+            for key in path:
+                part = part[key]
+            if isinstance(part, dict):
+                part["note"] = 1
+                with pytest.raises(InvalidReceipt, match="is not a field of this format"):
+                    parse(document)
+                assert not VALIDATOR.is_valid(document)
+                del part["note"]
+        parse(document)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode()))
 def test_reading_never_crashes(text: bytes) -> None:
