@@ -1,6 +1,7 @@
 """Runs one gateway: reads its configuration and serves its HTTP API until it is told to stop."""
 
 import asyncio
+import json
 import logging
 import signal
 import sys
@@ -47,8 +48,9 @@ def make_app(gateway: Gateway) -> web.Application:
     needs: dict[object, Need] = {one.handler: one.need for one in (*OPERATIONS, *documented.OPERATIONS)}
     app[NEEDS] = needs
     app[GUARD] = ConnectionGuard(connections_max=limits.connections_max, sender_s=limits.sender_s, idle_s=limits.idle_s)
-    app[DOCUMENT] = documentation.openapi((*OPERATIONS, *documented.OPERATIONS), body_bytes_max=limits.body_bytes_max)
-    app[PAGE] = documentation.page(app[DOCUMENT])
+    document = documentation.openapi((*OPERATIONS, *documented.OPERATIONS), body_bytes_max=limits.body_bytes_max)
+    app[DOCUMENT] = json.dumps(document).encode()  # orjson refuses the largest bounds in it
+    app[PAGE] = documentation.page(document)
     for one in OPERATIONS:
         app.router.add_route(one.method, one.path, one.handler)
     logs.setup(app, gateway)

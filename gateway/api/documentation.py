@@ -11,12 +11,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway.answers import ProblemDocument, example_of
-from gateway.api.common import answer
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.problems import TITLES
 from node.version import VERSION
 
-DOCUMENT: web.AppKey[Mapping[str, Any]] = web.AppKey("openapi")
+DOCUMENT: web.AppKey[bytes] = web.AppKey("openapi")
 PAGE: web.AppKey[str] = web.AppKey("docs")
 
 _Wanted = tuple[type[BaseModel], Literal["validation", "serialization"]]
@@ -175,7 +174,7 @@ def _problem(status: int, schemas: _Schemas) -> dict[str, Any]:
 
 async def openapi_json(request: web.Request) -> web.Response:
     """This API, as OpenAPI 3.1."""
-    return answer(request.app[DOCUMENT])
+    return web.Response(body=request.app[DOCUMENT], content_type="application/json")
 
 
 async def docs(request: web.Request) -> web.Response:

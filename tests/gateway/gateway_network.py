@@ -5,17 +5,23 @@ The validators are fronts before one node with the real ledger, contracts, mempo
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import orjson
 from aiohttp import web
 
+from gateway.api import documentation, documented
 from gateway.config import ElectionsConfig, GatewayConfig, RpcConfig, ValidatorConfig
-from gateway.server import HttpServer, make_app
+from gateway.disk import Disk
+from gateway.server import OPERATIONS, HttpServer, make_app
 from gateway.service import Gateway
+from node.chain.signing import SigningKey
 from node.rpc.server import RpcServer
 from tests.rpc.rpc_harness import GATEWAY_KEY, VALIDATOR_KEYS, LoneNode
 
@@ -69,17 +75,64 @@ class Front:
         return web.json_response(answers if isinstance(document, list) else answers[0])
 
 
+class Documented:
+    """The OpenAPI document as a judge: each answer must be one that it describes."""
+
+    def __init__(self) -> None:
+        operations = (*OPERATIONS, *documented.OPERATIONS)
+        self._document = documentation.openapi(operations, body_bytes_max=1)
+        self._paths = [
+            (re.compile(re.sub(r"\{\w+\}", "[^/]+", path) + "$"), path)
+            for path in sorted(self._document["paths"], key=lambda path: path.count("{"))
+        ]
+        self._validators: dict[tuple[str, str, str, str], jsonschema_rs.Draft202012Validator] = {}
+
+    def check(self, answer: httpx.Response) -> None:
+        """Fail where the answer has a status, a type or a form that is not documented."""
+        method, path = answer.request.method.lower(), answer.request.url.path
+        template = next((template for pattern, template in self._paths if pattern.match(path)), None)
+        if template is None or method not in self._document["paths"][template]:
+            return
+        replies = self._document["paths"][template][method]["responses"]
+        status, media_type = str(answer.status_code), answer.headers["content-type"].partition(";")[0]
+        assert status in replies, f"{method} {path}: {status} is not documented: {answer.text[:300]}"
+        assert media_type in replies[status]["content"], f"{method} {path}: {status} {media_type}"
+        if "json" not in media_type:
+            return
+        key = (template, method, status, media_type)
+        if key not in self._validators:
+            schema = replies[status]["content"][media_type]["schema"]
+            whole = {"allOf": [schema], "components": self._document["components"]}
+            self._validators[key] = jsonschema_rs.Draft202012Validator(whole)
+        faults = [str(fault) for fault in self._validators[key].iter_errors(answer.json())]
+        assert not faults, f"{method} {path} {status}: {faults} in {answer.text[:500]}"
+
+
+@cache
+def judge() -> Documented:
+    """One for all tests."""
+    return Documented()
+
+
 class Caller:
-    """Calls one gateway's HTTP API."""
+    """Calls one gateway's HTTP API, and holds each answer to its documentation."""
 
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
-        self._client, self._url = client, url
+        self._client, self.url = client, url
 
     async def get(self, path: str, **query: object) -> httpx.Response:
-        return await self._client.get(self._url + path, params={name: str(value) for name, value in query.items()})
+        """Parameters that are None are left out; `headers` are headers."""
+        headers: Any = query.pop("headers", None)
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        answer = await self._client.get(self.url + path, params=params, headers=headers)
+        judge().check(answer)
+        return answer
 
-    async def post(self, path: str, body: object, **headers: str) -> httpx.Response:
-        return await self._client.post(self._url + path, content=orjson.dumps(body), headers=headers)
+    async def post(self, path: str, body: object = None, **headers: str) -> httpx.Response:
+        content = b"" if body is None else orjson.dumps(body)
+        answer = await self._client.post(self.url + path, content=content, headers=headers)
+        judge().check(answer)
+        return answer
 
     async def vote(self, voter: object, choice: object = 0, *, wait: float = 5, **more: object) -> httpx.Response:
         body = {"voter_id": voter, "election_id": 1, "choice": choice} | more
@@ -120,7 +173,7 @@ class Network:
             if self.mining and len(self.node.mempool):
                 self.node.mine()
 
-    def config(self, name: str) -> GatewayConfig:
+    def config(self, name: str, **settings: Any) -> GatewayConfig:
         folder = self.folder / name
         return GatewayConfig(
             name=name,
@@ -133,12 +186,21 @@ class Network:
             ),
             elections=ElectionsConfig(auto_create=True),
             rpc=RpcConfig(probe_interval_ms=50, poll_ms=300, resend_ms=150, timeout_ms=1500),
+            **settings,
         )
 
     @contextlib.asynccontextmanager
-    async def gateway(self, name: str = "gateway", *, secret: bytes = SECRET) -> AsyncIterator[tuple[Gateway, Caller]]:
+    async def gateway(
+        self,
+        name: str = "gateway",
+        *,
+        secret: bytes = SECRET,
+        key: SigningKey = GATEWAY_KEY,
+        disk: Disk | None = None,
+        **settings: Any,
+    ) -> AsyncIterator[tuple[Gateway, Caller]]:
         """A gateway that runs, with its HTTP API, until the block ends."""
-        gateway = Gateway(self.config(name), self.node.chain.genesis, GATEWAY_KEY, secret)
+        gateway = Gateway(self.config(name, **settings), self.node.chain.genesis, key, secret, disk=disk)
         await gateway.start()
         server = HttpServer(make_app(gateway))
         port = await server.start("127.0.0.1", 0)
