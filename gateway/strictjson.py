@@ -136,7 +136,7 @@ class Fields:
             raise self._wrong(name, f"a list of {low} to {high} items")
         return value
 
-    def _data(self, name: str, value: object, length: int | None, prefix: str = "0x") -> bytes:
+    def _data(self, name: str, value: Any, length: int | None, prefix: str = "0x") -> bytes:
         if not isinstance(value, str) or not value.startswith(prefix) or not _DIGITS.fullmatch(value[len(prefix) :]):
             raise self._wrong(name, f"{prefix or 'no 0x'} and lower-case hex digits, two a byte")
         found = bytes.fromhex(value[len(prefix) :])
