@@ -44,7 +44,7 @@ class Audience(Protocol):
     scheduler: Scheduler
     network: SimNetwork
     foundation: Foundation
-    overheard: list[bytes]
+    overheard: list[tuple[bytes, bytes]]
     round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]]
 
 
@@ -195,11 +195,19 @@ class Liar:
         return payloads.pack_blocks(items)
 
     def _replay(self) -> None:
-        """Say again what anybody said before, of any height."""
-        if self._process.is_running:
-            self._world.scheduler.after(self._random.randint(1, 2 * REPLAY_US), self._replay)
-            if self._world.overheard:
-                self._peers.broadcast(Kind.CONSENSUS, self._random.choice(self._world.overheard))
+        """Say again what was said before, of any height: the own words to all, and another's to that one.
+
+        Now and then to all in that other's name, for which one is thrown out.
+        """
+        if not self._process.is_running:
+            return
+        self._world.scheduler.after(self._random.randint(1, 2 * REPLAY_US), self._replay)
+        if self._world.overheard:
+            signer, payload = self._random.choice(self._world.overheard)
+            if signer == self._key.address or self._random.random() < 0.05:
+                self._peers.broadcast(Kind.CONSENSUS, payload)
+            else:
+                self._peers.send(signer, Kind.CONSENSUS, payload)
 
     def _speak_foreign(self) -> None:
         """Play what the same keys signed in other networks: another chain id, another genesis."""
@@ -216,5 +224,8 @@ class Liar:
         block_hash = None if kind is Step.ROUND_CHANGE else self._random.randbytes(32)
         statement = Statement(kind, height, round_, block_hash)
         for key in self._world.foundation.keys:
-            signed = SignedStatement(statement, key.sign(statement.digest(domain)))
-            self._peers.broadcast(Kind.CONSENSUS, encode_message(Message(signed)))
+            payload = encode_message(Message(SignedStatement(statement, key.sign(statement.digest(domain)))))
+            if key is self._key:
+                self._peers.broadcast(Kind.CONSENSUS, payload)
+            elif self._random.random() < 0.1:
+                self._peers.send(key.address, Kind.CONSENSUS, payload)

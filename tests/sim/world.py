@@ -48,7 +48,7 @@ class World:
         self.scheduler = Scheduler()
         self.recover: Recover = recover
         self.senders: dict[bytes, bytes] = {}
-        self.overheard: list[bytes] = []  # consensus payloads, for those who play them back
+        self.overheard: list[tuple[bytes, bytes]] = []  # (signer, payload), for those who play them back
         self.round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]] = {}  # by (height, round), by signer
         self.foundation: Foundation = foundation(plan.nodes)
         self._has_replayer = "replay" in plan.liars.values()
@@ -112,14 +112,17 @@ class World:
         if statement.kind is Kind.ROUND_CHANGE and statement.block_hash is None:
             self.round_changes.setdefault((statement.height, statement.round), {})[signer] = signed
         if self._has_replayer and (len(self.overheard) < OVERHEARD_MAX or self.random.random() < 0.05):
-            self.overheard.append(payload)
+            self.overheard.append((signer, payload))
             if len(self.overheard) > OVERHEARD_MAX:
                 self.overheard.pop(self.random.randrange(len(self.overheard)))
 
     def died(self, machine: Machine) -> None:
         """A process has ended: somebody starts another, as compose and systemd do."""
+        self.scheduler.after(machine.down_us, lambda: self._start_again(machine))
+
+    def _start_again(self, machine: Machine) -> None:
         if machine.honest or not self.is_calm:
-            self.scheduler.after(machine.down_us, machine.start)
+            machine.start()
 
     # -- the run -------------------------------------------------------------------------------------------------
 
