@@ -16,6 +16,7 @@ import pytest
 
 import gateway
 from gateway.api.logs import LOGS
+from gateway.logs import Logs
 from gateway.receipt import LogHead, Receipt, parse
 from gateway.receipt_check import verify_head, verify_receipt
 from gateway.records import Anchor, Ballot
@@ -40,7 +41,7 @@ async def network(tmp_path: Path) -> AsyncIterator[Network]:
 
 async def vote(api: Caller, count: int, first: int = 0) -> list[dict[str, Any]]:
     answers = await asyncio.gather(
-        *(api.vote(f"voter {n}", n % 2, transaction_id=f"tx-{n}") for n in range(first, first + count))
+        *(api.vote(f"voter {n}", n % 2, transaction_id=f"tx-{n}", wait=25) for n in range(first, first + count))
     )
     assert {one.status_code for one in answers} == {200}, [one.text for one in answers]
     return [one.json() for one in answers]
@@ -251,6 +252,25 @@ class Liar:
         return document[""]
 
 
+async def honestly(logs: Logs, height: int) -> LogHead:
+    """The head by way of the one honest validator, once it is reachable."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await logs.head(1, height)
+            except NoValidator:
+                await asyncio.sleep(0.1)
+
+
+async def patiently(api: Caller, where: str, query: dict[str, Any]) -> Any:
+    """The answer, on a machine that may be slow enough for validators to seem gone."""
+    async with asyncio.timeout(60):
+        while (answer := await api.get(where, **query)).status_code != 200:
+            assert answer.status_code in (202, 404, 503), answer.text
+            await asyncio.sleep(0.1)
+    return answer.json()
+
+
 @pytest.mark.parametrize("method", LIES)
 async def test_no_lie_gets_into_a_receipt(network: Network, method: str) -> None:
     """All validators tell the same lie: the gateway then proves nothing, or what is so. One honest one is enough."""
@@ -269,8 +289,7 @@ async def test_no_lie_gets_into_a_receipt(network: Network, method: str) -> None
             ("/log/1/proof/inclusion", {"index": 1, "size": 3}),
         ]
         head = running.follower.head.header.number
-        honest = [(await api.get(where, **query)).json() for where, query in requests]
-        assert all("detail" not in one for one in honest)
+        honest = [await patiently(api, where, query) for where, query in requests]
         told = refused = 0
         for seed in range(5):
             liar = Liar(seed, method)
@@ -293,7 +312,7 @@ async def test_no_lie_gets_into_a_receipt(network: Network, method: str) -> None
             network.fronts[2].tamper = None
             assert running.follower.head.header.number == head, "the head that was verified stays"
             if method not in ("eth_call", "eth_getBlockByHash", "eth_getTransactionReceipt"):
-                assert verify_head(await with_logs.head(1, head), network.node.chain.domain)
+                assert verify_head(await honestly(with_logs, head), network.node.chain.domain)
         assert told >= 5
         if method in ("eth_getProof", "poa_getBlocks"):
             assert refused >= 5
