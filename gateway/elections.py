@@ -158,11 +158,10 @@ class Elections:
             remembered = self._state.tallies.get(id_)
             if remembered is None:
                 raise
-            return Result(election, remembered, False)
-        if len(self._state.tallies) >= ELECTIONS_KEPT:
+            return Result(election, await self._state.tell(id_, remembered), False)
+        if id_ not in self._state.tallies and len(self._state.tallies) >= ELECTIONS_KEPT:
             self._state.tallies.pop(next(iter(self._state.tallies)))
-        self._state.tallies[id_] = tally
-        return Result(election, tally, True)
+        return Result(election, await self._state.tell(id_, tally), True)
 
 
 def state_name(election: Election) -> str:

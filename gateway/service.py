@@ -87,7 +87,7 @@ class Gateway(Core):
         await self.end()
         await self._durability.stop()
         with contextlib.suppress(OSError):
-            self._save()
+            await self._save()
         await self.close_connections()
         for lock in self._locks:
             lock.release()
@@ -106,10 +106,10 @@ class Gateway(Core):
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             try:
-                await asyncio.to_thread(self._save)
+                await self._save()
             except OSError as error:
                 log.warning("%s cannot be written: %s", self.config.state, error)
 
-    def _save(self) -> None:
+    async def _save(self) -> None:
         self._state.head, self._state.sets = self.follower.head, self.follower.sets
-        self._state.save()
+        await self._state.save()

@@ -1,9 +1,11 @@
 """The last verified head, and what was read at it, in a file: what the gateway starts from and answers with alone."""
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from gateway.chain import Election, Tally
 from gateway.sets import ValidatorSets
 from gateway.verify import Head, check_validators
-from node.chain.block import decode_header
+from node.chain.block import Header, decode_header
 from node.chain.domain import Domain
 from node.chain.errors import PeerError
 from node.chain.genesis import Genesis, build_genesis
@@ -31,18 +33,58 @@ class VerifiedState:
         self.sets = sets
         self.elections: dict[int, Election] = {}
         self.tallies: dict[int, Tally] = {}
+        self._durable: dict[int, Tally] = {}  # the tallies as the file has them
+        self._next: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
-    def save(self) -> None:
-        """Replace the file in one step. Blocking. Raises OSError."""
-        document = {
-            "genesisHash": self._domain.genesis_hash.hex(),
-            "header": self.head.header.encoded.hex(),
-            "sets": [[height, [one.hex() for one in validators]] for height, validators in self.sets.entries()],
-            "elections": [_plain(election) for election in self.elections.values()],
-            "tallies": {str(id_): _plain(tally) for id_, tally in self.tallies.items()},
-        }
+    async def tell(self, id_: int, tally: Tally) -> Tally:
+        """Remember a tally that is about to be told, and return it, or the newer one that was told before.
+
+        It is durable then: whoever was told of a tally is not told of an older one after a crash, when no validator
+        can be reached, or the head has to be caught up with. It is told even if the disk refuses: it is proven.
+        """
+        known = self.tallies.get(id_)
+        if known is not None and known.block_number >= tally.block_number:
+            tally = known
+        self.tallies[id_] = tally
+        if self._path is not None and self._durable.get(id_) is not tally:
+            try:
+                await self.save()
+            except OSError as error:
+                log.warning("%s cannot be written: %s", self._path, error)
+        return tally
+
+    async def save(self) -> None:
+        """Make durable what is remembered now; who asks while a write is under way shares the next. Raises OSError."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._save())
+        await asyncio.shield(self._next)
+
+    async def _save(self) -> None:
+        async with self._writing:
+            self._next = None  # who asks from here on may have something newer
+            header, sets = self.head.header, self.sets.entries()
+            elections, tallies = list(self.elections.values()), dict(self.tallies)
+            await asyncio.to_thread(self._write, header, sets, elections, tallies)
+            self._durable = tallies
+
+    def _write(
+        self,
+        header: Header,
+        sets: Iterable[tuple[int, tuple[bytes, ...]]],
+        elections: list[Election],
+        tallies: dict[int, Tally],
+    ) -> None:
+        """Replace the file in one step."""
         if self._path is None:
             return
+        document = {
+            "genesisHash": self._domain.genesis_hash.hex(),
+            "header": header.encoded.hex(),
+            "sets": [[height, [one.hex() for one in validators]] for height, validators in sets],
+            "elections": [_plain(election) for election in elections],
+            "tallies": {str(id_): _plain(tally) for id_, tally in tallies.items()},
+        }
         fresh = self._path.with_suffix(".new")
         with open(fresh, "w", encoding="utf-8") as file:
             json.dump(document, file)
@@ -75,6 +117,7 @@ def load_state(path: Path, domain: Domain, genesis: Genesis) -> VerifiedState:
             log.warning("%s cannot be used (%s); verifying from block 0", path, error)
         else:
             state.head, state.sets, state.elections, state.tallies = head, sets, elections, tallies
+            state._durable = dict(tallies)
     return state
 
 
