@@ -105,6 +105,7 @@ class Core:
         self.elections = Elections(self.chain, state, plan.domain, plan.secret, self.book, self.accept, plan.elections)
         self.delivery = self._make_delivery()
         self._sender = self._make_sender()
+        self.touched: set[int] = set()  # elections that ballots came for since their tallies were looked at
         self._watcher: asyncio.Task[None] | None = None
         self._logged_level = 0
 
@@ -173,6 +174,7 @@ class Core:
 
     async def cast(self, ballot: Ballot) -> Item:
         """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
+        self.touched.add(ballot.election)
         standing = self.book.ballot(ballot.nullifier)
         if standing is not None and standing.reason is None:
             if not _same_ballot(standing.record, ballot):

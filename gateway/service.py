@@ -14,7 +14,7 @@ from gateway.disk import Disk, FolderLock
 from gateway.durability import Durability, Storage
 from gateway.journal import Journal
 from gateway.state import load_state
-from gateway.validators import ValidatorNode
+from gateway.validators import NoValidator, ValidatorNode
 from node.chain.genesis import Genesis, domain_of
 from node.chain.signing import SigningKey
 
@@ -23,6 +23,7 @@ __all__ = ["LEVELS", "Gateway", "conflict"]
 log = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 2.0
+TALLIES_AT_ONCE = 32
 
 
 class Gateway(Core):
@@ -105,6 +106,7 @@ class Gateway(Core):
     async def _save_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
+            await self._look_at_tallies()
             try:
                 await self._save()
             except OSError as error:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +356,7 @@ def test_every_example_is_literal_and_of_the_documented_form(operation: Any) -> 
     assert operation.text
     for reply in operation.replies.values():
         assert reply.shown is not None
-        if isinstance(reply.model, type):
+        if not isinstance(reply.model, Mapping):
             reply.model.model_validate(reply.shown)
             assert set(example_of(reply.model)) <= set(reply.shown)
     if operation.body is not None:
