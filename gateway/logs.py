@@ -165,7 +165,7 @@ class Logs:
     async def leaves(self, election: int | None, first: int, count: int) -> tuple[int, list[Leaf]]:
         """The log's size at the verified head, and leaves from `first` on; maybe fewer than there are."""
         state = await self._state(election)
-        if first >= state.size:
+        if first >= state.size or count == 0:
             return state.size, []
 
         async def ask(validator: Validator) -> list[Leaf]:

@@ -40,21 +40,39 @@ def _root(value: Any) -> Any:
     return value.removeprefix("0x") if isinstance(value, str) else value
 
 
-ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input_type=int | str)]
-TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=str | int)]
+_ElectionIdIn = Annotated[int, Field(ge=0, lt=1 << 64)] | Annotated[str, Field(pattern="^[0-9]{1,78}$")]
+_TextIdIn = Annotated[str, Field(min_length=1, max_length=256)] | int
+_RootIn = Annotated[str, Field(pattern="^(0x)?[0-9a-fA-F]{64}$")]
+
+ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input_type=_ElectionIdIn)]
+TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=_TextIdIn)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
+def _only(given: str, types: list[str], other: str) -> dict[str, Any]:
+    return {"required": [given], "properties": {given: {"type": types}, other: {"type": "null"}}}
+
+
+_ONE_BALLOT: list[Any] = [
+    _only("choice", ["integer", "string"], "encrypted_vote"),
+    _only("encrypted_vote", ["string"], "choice"),
+]
+
+
 class VoteBody(_Body):
     """One vote: either `choice`, for an open ballot, or `encrypted_vote`, for a sealed one."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, json_schema_extra={"oneOf": _ONE_BALLOT})
 
     voter_id: Annotated[TextId, Field(description="1 to 256 bytes in UTF-8; never leaves the gateway")]
     election_id: ElectionId
     choice: Annotated[int | str | None, Field(description="the option's number, from 0, or its name")] = None
-    encrypted_vote: Annotated[str | None, Field(description="any text of at most 65,536 bytes")] = None
+    encrypted_vote: Annotated[
+        str | None, Field(min_length=1, max_length=CONTENT_BYTES_MAX, description="any text of at most 65,536 bytes")
+    ] = None
     transaction_id: Annotated[TextId | None, Field(description="the caller's own id; made if missing")] = None
 
     @model_validator(mode="after")
@@ -88,12 +106,12 @@ class ElectionBody(_Body):
 
     election_id: ElectionId
     title: Annotated[str, Field(min_length=1, max_length=1024)]
-    options: Annotated[list[str], Field(min_length=2, max_length=64)]
+    options: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=2, max_length=64)]
     kinds: Literal["open", "sealed", "both"] = "both"
     opens_at: Annotated[int | None, Field(ge=0, lt=1 << 63)] = None
     closes_at: Annotated[int | None, Field(ge=0, lt=1 << 63)] = None
     delivery_grace_s: Annotated[int, Field(ge=0, lt=1 << 32)] = 3600
-    registrars: Annotated[list[str], Field(max_length=64)] = []
+    registrars: Annotated[list[Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$")]], Field(max_length=64)] = []
 
     @model_validator(mode="after")
     def _addresses(self) -> "ElectionBody":
@@ -106,8 +124,10 @@ class ElectionBody(_Body):
 class AnchorBody(_Body):
     """A Merkle root to keep."""
 
-    batch_id: Annotated[str, Field(description="a UUID")]
-    merkle_root: Annotated[str, BeforeValidator(_root), Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    batch_id: Annotated[str, Field(description="a UUID", json_schema_extra={"format": "uuid"})]
+    merkle_root: Annotated[
+        str, Field(pattern=r"^[0-9a-fA-F]{64}$"), BeforeValidator(_root, json_schema_input_type=_RootIn)
+    ]
     product_count: Annotated[int, Field(ge=0, lt=1 << 64)]
     algorithm: Annotated[str | None, Field(max_length=64, pattern=r"^[\x00-\x7f]*$", description="ASCII")] = None
     callback_url: Annotated[

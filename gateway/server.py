@@ -52,10 +52,15 @@ def make_app(gateway: Gateway) -> web.Application:
     app[DOCUMENT] = json.dumps(document).encode()  # orjson refuses the largest bounds in it
     app[PAGE] = documentation.page(document)
     for one in OPERATIONS:
-        app.router.add_route(one.method, one.path, one.handler)
+        app.router.add_route(one.method, _route(one.path), one.handler)
     logs.setup(app, gateway)
     app.add_routes(trees.routes())
     return app
+
+
+def _route(path: str) -> str:
+    """The path as the router takes it: `/v1/verify/proof` is no batch, so what it allows is told apart."""
+    return path.replace("/v1/verify/{batch_id}", "/v1/verify/{batch_id:(?!proof$)[^{}/]+}")
 
 
 class HttpServer:

@@ -112,6 +112,13 @@ class Gateway(Core):
             except OSError as error:
                 log.warning("%s cannot be written: %s", self.config.state, error)
 
+    async def _look_at_tallies(self) -> None:
+        """Read the tallies that have moved, so that an outage finds the last of them, not the last one asked for."""
+        touched, self.touched = self.touched, set()
+        for election in list(touched)[:TALLIES_AT_ONCE]:
+            with contextlib.suppress(NoValidator, OSError):
+                await self.elections.result(election)
+
     async def _save(self) -> None:
         self._state.head, self._state.sets = self.follower.head, self.follower.sets
         await self._state.save()

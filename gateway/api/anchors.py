@@ -149,6 +149,7 @@ def _path(name: str, text: str) -> Parameter:
 
 
 BATCH_PATH = _path("batch_id", "the batch")
+_CURSORS = r"^(c\.[0-9]{1,15}|w\.[0-9]{1,15}\.[0-9a-f]{64})$"
 _AGAIN = {"status": "completed"}
 
 OPERATIONS = (
@@ -177,9 +178,7 @@ OPERATIONS = (
         parameters=(
             Parameter("status", {"type": "string", "enum": list(STATUSES)}, "completed", "only these"),
             Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, 20, "how many at most"),
-            Parameter(
-                "cursor", {"type": "string", "pattern": r"^c\.[0-9]{1,15}$"}, "c.42", "`next_cursor` of the page before"
-            ),
+            Parameter("cursor", {"type": "string", "pattern": _CURSORS}, "c.42", "`next_cursor` of the page before"),
         ),
     ),
     Operation(

@@ -32,9 +32,9 @@ _TAGS = {
 }
 _WAIT = Parameter(
     "Prefer",
-    {"type": "string", "pattern": r"^wait=[0-9]{1,2}$"},
+    {"type": "string"},
     "wait=5",
-    "seconds that the answer may wait for finality (RFC 7240)",
+    "`wait=SECONDS`: how long the answer may wait for finality; others are ignored (RFC 7240)",
     where="header",
 )
 _PROBLEM_TEXTS = {

@@ -10,7 +10,7 @@ _NUMBER: dict[str, object] = {"type": "integer", "minimum": 0}
 _H = "0x3f1c9a1f6d0e4f5b8a7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f5a"
 _LOG = Parameter(
     "log",
-    {"type": "string", "pattern": "^(anchors|[0-9]{1,20})$"},
+    {"type": "string", "pattern": "^(anchors|[0-9]{1,78})$"},
     "anchors",
     "`anchors`, or an election's id",
     required=True,
@@ -23,7 +23,7 @@ def _schema(**members: dict[str, object]) -> dict[str, object]:
 
 
 def _number(name: str, text: str, *, required: bool = False) -> Parameter:
-    return Parameter(name, {"type": "integer", "minimum": 0, "maximum": 10**15}, 0, text, required=required)
+    return Parameter(name, {"type": "integer", "minimum": 0, "maximum": 10**16 - 1}, 0, text, required=required)
 
 
 _HASHES: dict[str, object] = {"type": "array", "items": _HEX}
@@ -158,7 +158,9 @@ OPERATIONS = (
         (400, 404, 409, 422, 503),
         parameters=(
             ELECTION_QUERY,
-            Parameter("transaction_id", {"type": "string", "maxLength": 64}, "tx-1", "the caller's own id"),
+            Parameter(
+                "transaction_id", {"type": "string", "minLength": 1, "maxLength": 256}, "tx-1", "the caller's own id"
+            ),
             Parameter("transaction_hash", _HEX, _H, "or the hash of the chain transaction, and"),
             _number("ballot_index", "the ballot's place in the log"),
             Parameter("choice", {"type": "string", "maxLength": 256}, "0", "what was chosen, to have it shown"),

@@ -147,7 +147,7 @@ _WAITS = Reply(
 )
 _DONE = Reply(answers.ElectionChanged, "It is final, or was before.")
 _ID = Parameter(
-    "election_id", {"type": "string", "pattern": r"^[0-9]{1,20}$"}, "1", "the election", required=True, where="path"
+    "election_id", {"type": "string", "pattern": r"^[0-9]{1,78}$"}, "1", "the election", required=True, where="path"
 )
 _LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX}, 20, "how many at most")
 _CURSOR_PARAMETER = Parameter(

@@ -141,11 +141,11 @@ async def results(request: web.Request) -> web.Response:
 
 
 ELECTION_QUERY = Parameter(
-    "election_id", {"type": "string", "pattern": r"^[0-9]{1,20}$"}, "1", "the election", required=True
+    "election_id", {"type": "string", "pattern": r"^[0-9]{1,78}$"}, "1", "the election", required=True
 )
 _TRANSACTION = Parameter(
     "transaction_id",
-    {"type": "string", "minLength": 1, "maxLength": 64},
+    {"type": "string", "minLength": 1, "maxLength": 256},
     "7d0c4b1e-6d0f-4a36-9a53-0b6f9b1f2f11",
     "the caller's own id, or the hash of a chain transaction",
     required=True,
