@@ -46,7 +46,7 @@ async def voting_service(gateway: httpx.AsyncClient, voters: int) -> dict[str, i
             return str(answer.json()["transaction_id"])
 
     for transaction_id in await asyncio.gather(*(cast(voter) for voter in range(voters))):
-        query = {"transaction_id": transaction_id, "election_id": 42}
+        query = {"transaction_id": transaction_id, "election_id": "42"}
         status = await gateway.get("/api/votes/transaction-status", params=query)
         while status.json()["status"] != "confirmed":
             await asyncio.sleep(0.1)
