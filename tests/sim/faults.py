@@ -54,7 +54,7 @@ def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Pl
     drawn = random.choices(list(NODES_WEIGHTS), list(NODES_WEIGHTS.values()))[0]
     count = nodes or (max(4, drawn) if twins else drawn)
     plan = Plan(seed, count, faulty_ms=random.choice((4_000, 8_000, 12_000, 20_000)))
-    plan.weather = _weather(random)
+    plan.weather = _weather(random, Random(f"steps {seed}"))
     plan.skews_s = [random.choice((0.0, random.uniform(-3, 3), random.uniform(-40, 40))) for _ in range(count)]
     plan.rates = [random.choice((1.0, random.uniform(0.9, 1.1))) for _ in range(count)]
     plan.sync_us = [random.choice((500, 2_000, 20_000)) for _ in range(count)]
@@ -72,13 +72,15 @@ def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Pl
     return plan
 
 
-def _weather(random: Random) -> Weather:
+def _weather(random: Random, by_step: Random) -> Weather:
     return Weather(
         loss=random.choice((0.0, 0.0, 0.01, 0.1, 0.3)),
         duplication=random.choice((0.0, 0.05, 0.3)),
         delay_us=random.choice((300, 1_000, 5_000, 40_000)),
         spike=random.choice((0.0, 0.0, 0.01)),
         in_order=random.random() < 0.5,
+        prepare_loss=by_step.choice((0.0, 0.0, 0.0, 0.0, 0.3)),
+        commit_loss=by_step.choice((0.0, 0.0, 0.0, 0.0, 0.5, 0.9)),
     )
 
 

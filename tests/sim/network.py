@@ -26,6 +26,8 @@ class Weather:
     duplication: float = 0.0
     delay_us: int = 1_000  # the mean, above a fixed minimum
     spike: float = 0.0  # how many messages are delayed by a hundred times the mean
+    prepare_loss: float = 0.0  # more of these are lost, so that blocks are prepared here and there and not decided
+    commit_loss: float = 0.0
     in_order: bool = True  # messages of one lane of one session do not overtake each other
 
 
@@ -248,7 +250,10 @@ class SimNetwork:
 
     def _transmit(self, session: Session, side: _Side, kind: Kind, payload: bytes) -> None:
         random, weather = self._random, self.weather
-        if session.is_over or (weather.loss and random.random() < weather.loss):
+        loss = weather.loss
+        if kind is Kind.CONSENSUS:  # [[step, …], …] in msgpack
+            loss = max(loss, {2: weather.prepare_loss, 3: weather.commit_loss}.get(payload[2], 0.0))
+        if session.is_over or (loss and random.random() < loss):
             return
         copies = 2 if weather.duplication and random.random() < weather.duplication else 1
         for _ in range(copies):

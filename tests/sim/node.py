@@ -15,6 +15,7 @@ from node.consensus.certificate import Certificate
 from node.consensus.codec import decode_message
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardCorrupt, GuardState, create_records, replay
+from node.consensus.messages import Kind as Step
 from node.consensus.messages import Message, Recover, SignedStatement
 from node.inbox import WOKEN, Inbox, InboxFull
 from node.ledger import Ledger
@@ -303,6 +304,8 @@ class Process:
         self._world.overhear(payload, signer, message.signed)
         referee.said(signer, statement, message.attachments.block)
         if self.machine.honest and signer == self.address and signer not in referee.faulty:
+            if statement.kind is Step.PROPOSAL:
+                referee.proposes(self.machine.name, statement, message.attachments.round_changes)
             noted = self._noted_state()
             is_noted = noted.covers(statement) or noted.has_signed(statement)
             durable_height = self.machine.platter.database.head_height

@@ -6,6 +6,7 @@ from merkle import rlp
 from merkle.keccak import keccak256
 from merkle.log import leaf_hash
 from merkle.log import root as log_root
+from node.chain import signing
 from node.chain.block import Block
 from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.ballots import ballot_by_nullifier, read_tally
@@ -13,9 +14,8 @@ from node.chain.contracts.elections import LOG_ROOT, require_election
 from node.chain.domain import Domain
 from node.chain.errors import InvalidSignature
 from node.chain.receipt import Receipt
-from node.chain.signing import recover
 from node.consensus.certificate import Certificate
-from node.consensus.messages import Kind, Statement
+from node.consensus.messages import Kind, Recover, SignedStatement, Statement
 from node.ledger import Ledger
 from tests.sim.foundation import CAST_BATCH, ELECTION, OPTIONS
 from tests.sim.model import Box
@@ -41,8 +41,11 @@ class Promise:
 class Referee:
     """Knows the one chain that honest nodes have made, and everything that honest validators have signed."""
 
-    def __init__(self, domain: Domain, validators: tuple[bytes, ...], first: list[Block]) -> None:
+    def __init__(
+        self, domain: Domain, validators: tuple[bytes, ...], first: list[Block], recover: Recover = signing.recover
+    ) -> None:
         self.domain = domain
+        self._recover = recover
         self.validators = validators
         self.blocks = list(first)
         self.box = Box(domain, ELECTION, OPTIONS)
@@ -72,14 +75,14 @@ class Referee:
         """An honest node shows a block as final."""
         if durable_height != block.number or ledger.head.hash != block.hash:
             raise Violation("durable before shown", f"{name} shows {block.number}; on disk is {durable_height}")
+        self._certified(name, block, certificate)
         if block.number < len(self.blocks):
             if self.blocks[block.number].hash != block.hash:
                 raise Violation("agreement", f"{name} has another block {block.number} than those before it")
         elif block.number > len(self.blocks):
             raise Violation("agreement", f"{name} has a block {block.number} on one that nobody has")
         else:
-            self._certified(name, block, certificate)
-            self._grow(block, receipts)
+            self._grow(name, block, receipts)
         if block.number == self.height:
             self._compare_tally(name, ledger)
 
@@ -98,7 +101,7 @@ class Referee:
         encoded = [kind, chain_id, self.domain.genesis_hash, height, round_, block.hash]
         digest = keccak256(b"\x19psephos" + rlp.encode([*encoded]))
         try:
-            signers = {recover(digest, seal) for seal in certificate.seals}
+            signers = {self._recover(digest, seal) for seal in certificate.seals}
         except InvalidSignature as error:
             raise Violation("certificates", f"{name}, block {block.number}: {error}") from None
         if 3 * len(signers.intersection(self.validators)) < 2 * len(self.validators):
@@ -107,13 +110,13 @@ class Referee:
         count = len(self.validators)
         if turn is None or (turn - block.number) % count > certificate.round:
             raise Violation("proposers", f"{name}: the miner of block {block.number} was not its proposer")
+
+    def _grow(self, name: str, block: Block, receipts: tuple[Receipt, ...]) -> None:
         if (
             block.header.parent_hash != self.blocks[-1].hash
             or block.header.timestamp < self.blocks[-1].header.timestamp
         ):
             raise Violation("chain", f"{name}: block {block.number} does not follow its parent")
-
-    def _grow(self, block: Block, receipts: tuple[Receipt, ...]) -> None:
         self.blocks.append(block)
         for transaction, receipt in zip(block.transactions, receipts, strict=True):
             if transaction.hash in self._transactions:
@@ -137,6 +140,14 @@ class Referee:
             self._said.setdefault((statement.kind, statement.height, statement.round, what), set()).add(signer)
         if block is not None:
             self._miners[block.hash] = block.header.miner
+
+    def proposes(self, name: str, proposal: Statement, changes: tuple[SignedStatement, ...]) -> None:
+        """An honest proposer proposes again what was prepared in the highest round of those that it is shown."""
+        claims = [each.statement for each in changes if each.statement.prepared_round is not None]
+        highest = max((claim.prepared_round or 0 for claim in claims), default=0)
+        blocks = {claim.block_hash for claim in claims if claim.prepared_round == highest}
+        if blocks and proposal.block_hash not in blocks:
+            raise Violation("highest prepared", f"{name} signs {proposal}, and round {highest} prepared another block")
 
     def _have_said(self, kind: Kind, height: int, round_: int, block_hash: bytes | None = None) -> bool:
         """Whether a quorum may have said this: of a faulty validator, nobody knows what it says to whom."""

@@ -24,6 +24,7 @@ from tests.sim.scheduler import Scheduler
 TOGETHER_US = 60_000_000  # within this, once the faults have stopped, all heads are equal and advancing
 QUORUM_BACK_US = 8_000_000 + 3_500_000  # the longest timer that may run when all is whole again, and a round
 LOOK_US = 50_000
+WORK_WAITS_US = 2_500_000  # half an empty interval, and enough for rounds of proposers that are gone
 OVERHEARD_MAX = 200
 EVENTS_MAX = 600_000
 CALM = Weather(delay_us=300)
@@ -53,7 +54,8 @@ class World:
         self.foundation: Foundation = foundation(plan.nodes)
         self._has_replayer = "replay" in plan.liars.values()
         self.network = SimNetwork(self.scheduler, self.random, plan.weather)
-        self.referee = Referee(self.foundation.domain, self.foundation.genesis.validators, self.foundation.blocks)
+        validators = self.foundation.genesis.validators
+        self.referee = Referee(self.foundation.domain, validators, self.foundation.blocks, recover)
         self.machines = [self._machine(index, of=index) for index in range(plan.nodes)]
         for index, lie in sorted(plan.liars.items()):
             self._make_liar(self.machines[index], lie)
@@ -61,6 +63,7 @@ class World:
         self.injector = Injector(self)
         self.is_calm = False
         self.together = False
+        self._waits: tuple[int, int] | None = None  # since when every node has work, and the height then
         self._all_sign = False
         self._calm_us = 0
         self._calm_height = 0
@@ -171,6 +174,7 @@ class World:
             self.whole_us, self._whole_height = now_us, height
             self._all_sign = all(process.runtime.engine.status().signs for process in processes)
             self.clients[0].cast_another()
+        self._check_work(processes, now_us, height)
         waited_us = 0 if self.whole_us is None or height > self._whole_height else now_us - self.whole_us
         if waited_us > QUORUM_BACK_US and self._all_sign:
             raise Violation(
@@ -178,6 +182,15 @@ class World:
             )
         if not self._is_together(processes, everyone):
             self.scheduler.after(LOOK_US, self._look)
+
+    def _check_work(self, processes: list[Process], now_us: int, height: int) -> None:
+        """Once all goes its way again, a transaction that every node holds does not wait for the next empty block."""
+        settled = self.whole_us is not None and self._all_sign and height > self._whole_height
+        waits = settled and all(_has_executable(process) for process in processes)
+        if self._waits is None or not waits or self._waits[1] != height:
+            self._waits = (now_us, height) if waits else None
+        elif now_us - self._waits[0] > WORK_WAITS_US:
+            raise Violation("work is done at once", f"it waited {WORK_WAITS_US // 1000} ms: {self._describe()}")
 
     def _is_together(self, processes: list[Process], everyone: int) -> bool:
         height = self.referee.height
@@ -198,3 +211,8 @@ class World:
         ]
         owed = [f"{len(client.owed)} owed, {len(client.in_flight)} in flight" for client in self.clients]
         return "; ".join([*heads, *owed])
+
+
+def _has_executable(process: Process) -> bool:
+    mempool, state = process.runtime.mempool, process.ledger.state()
+    return bool(mempool.select(gas_max=10**9, bytes_max=10**6, next_nonce=state.nonce))
