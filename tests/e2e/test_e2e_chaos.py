@@ -28,7 +28,7 @@ MIB = 1 << 20
 def test_a_short_run_keeps_every_promise(cluster: Cluster) -> None:
     cluster.up()
     faults = "kill,pause,gateway,gateway-pause,bootnode,blackout"
-    told = cluster.verb("chaos", "--duration", "12", "--seed", "20", "--every", "2", "--faults", faults, "--rate", "25")
+    told = cluster.verb("chaos", "--duration", "14", "--seed", "38", "--every", "2", "--faults", faults, "--rate", "25")
     assert "KEPT" in told, told
     (folder,) = (cluster.data_dir / "chaos").iterdir()
     report = json.loads((folder / "report.json").read_text())
