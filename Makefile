@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
 # Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
 # TESTS="tests/merkle -k log" to pytest.
-.PHONY: help up down status check test test-clients test-netns test-long compose clean environment environment-dev
+.PHONY: help up down status check test test-clients test-netns test-long sim mutants compose clean environment environment-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo "make test-clients  ethers, viem, cast and @ethereumjs against a running network (needs Node.js 20)"
 	@echo "make test-netns    partitions between real processes (needs root, ip and iptables)"
 	@echo "make test-long     death at each sync, 200 kills: a quarter of an hour"
+	@echo "make sim      whole networks under every fault, from seeds (ARGS='--seeds 1000 --from 0')"
+	@echo "make mutants  planted bugs, each of which the simulator must catch"
 	@echo "make compose  the same five services with docker compose"
 	@echo "make clean    remove .venv and caches (never ./data)"
 
@@ -47,6 +49,12 @@ test-netns: environment-dev
 
 test-long: environment-dev
 	.venv/bin/pytest -m long tests/e2e
+
+sim: environment-dev
+	.venv/bin/python -m tests.sim.run $(ARGS)
+
+mutants: environment-dev
+	.venv/bin/python -m tests.sim.mutants
 
 compose:
 	docker compose up --build

@@ -9,6 +9,7 @@ from node.p2p.kinds import URGENT_KINDS
 
 URGENT_MAX = 4_096  # messages of one peer
 BULK_MAX = 256
+GIVE_WAY_AFTER_S = 0.004  # as long as a reader of JSON-RPC holds the loop at a time
 LANE_BYTES_MAX = 32 << 20  # of one peer's messages in one lane; a single one always fits
 
 
@@ -64,6 +65,7 @@ class Inbox:
         self._bulk = _Lane()
         self._filled = asyncio.Event()
         self._is_woken = False
+        self._gave_way_at_s = 0.0
 
     def put(self, event: Connected | Disconnected | Received) -> None:
         """Queue an event. Raises InboxFull; comings and goings of peers always fit."""
@@ -81,9 +83,13 @@ class Inbox:
     async def get(self, timeout_s: float | None) -> InboxEvent:
         """The next event; WOKEN when `wake` was called or the time is over first.
 
-        Sockets and callers of JSON-RPC have their turn before it, however much waits here.
+        Sockets and callers of JSON-RPC have their turn every GIVE_WAY_AFTER_S, however much waits here; not before
+        each event, since busy readers would then hold back a round, which takes many of them.
         """
-        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._gave_way_at_s >= GIVE_WAY_AFTER_S:
+            await asyncio.sleep(0)
+            self._gave_way_at_s = loop.time()
         event = self.take()
         if event is not None:
             return event
@@ -93,6 +99,8 @@ class Inbox:
                 await self._filled.wait()
         except TimeoutError:
             return WOKEN
+        finally:
+            self._gave_way_at_s = loop.time()
         return self.take() or WOKEN
 
     def take(self) -> InboxEvent | None:

@@ -80,9 +80,15 @@ async def test_bytes_are_bounded_and_one_message_always_fits(monkeypatch: pytest
             await queue.get(0)
 
 
-async def test_others_have_their_turn_while_much_waits() -> None:
-    """Else whole queues of the largest messages would be worked off before a socket is read again."""
+@pytest.mark.parametrize(("after_s", "turns_expected"), [(0.0, 3), (3600.0, 0)])
+async def test_others_have_their_turn_once_in_a_while_however_much_waits(
+    monkeypatch: pytest.MonkeyPatch, after_s: float, turns_expected: int
+) -> None:
+    """Else whole queues of the largest messages would be worked off before a socket is read again; and giving way
+    before each small one would let busy readers hold back a round."""
+    monkeypatch.setattr(inbox, "GIVE_WAY_AFTER_S", after_s)
     queue = Inbox()
+    assert await queue.get(0) is WOKEN  # from here on, the time counts
     for _ in range(4):
         queue.put(message(Kind.BLOCKS))
     turns = 0
@@ -96,5 +102,5 @@ async def test_others_have_their_turn_while_much_waits() -> None:
     task = asyncio.create_task(somebody_else())
     for _ in range(4):
         await queue.get(None)
-    assert turns >= 3
+    assert turns >= turns_expected if turns_expected else turns == 0
     await task
