@@ -7,6 +7,8 @@ from typing import Any
 _DIGITS = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 _QUANTITY = re.compile(r"0x(?:0|[1-9a-f][0-9a-f]{0,63})", re.ASCII)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
+_NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)  # strings, so that brackets in them do not count
+DEPTH_MAX = 64
 
 
 class Malformed(ValueError):
@@ -27,16 +29,29 @@ def loads(text: bytes, *, bytes_max: int) -> Any:
     """The value of a JSON text. Raises Malformed: no JSON, too long, nested too deep, or with a name twice."""
     if len(text) > bytes_max:
         raise Malformed(f"the document has {len(text)} bytes, at most {bytes_max} are read")
+    _check_depth(text)
     try:
         return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_constant)
     except UnicodeDecodeError:
         raise Malformed("the document is not UTF-8") from None
-    except RecursionError:
-        raise Malformed("the document is nested too deep") from None
     except Malformed:
         raise
     except ValueError as error:
         raise Malformed(f"the document is not JSON: {error}") from None
+
+
+def _check_depth(text: bytes) -> None:
+    """The standard parser recurses in C as far as the interpreter's limit, which any library may have raised past what
+    the stack holds: that is a crash of the process, and no RecursionError."""
+    depth = 0
+    for token in _NESTING.finditer(text):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise Malformed(f"the document is nested too deep, at most {DEPTH_MAX}")
+        elif first in b"]}":
+            depth -= 1
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -363,6 +363,9 @@ def test_reading_never_crashes(text: bytes) -> None:
     ("text", "words"),
     [
         (b"[" * 100_000, "nested too deep"),
+        (b'{"a":' * 65, "nested too deep"),
+        (b'{"a": "' + b"[" * 100 + b'"}', "'format' is missing"),
+        (b'{"a": "\\"' + b"[" * 100 + b'"}', "'format' is missing"),
         (b'{"format": "psephos-receipt", "format": "psephos-receipt"}', "one name twice"),
         (b'{"format": NaN}', "NaN is no JSON"),
         (b"\xff", "not UTF-8"),
