@@ -8,11 +8,13 @@ from gateway.access import Gatekeeper
 from gateway.anchorage import Anchorage
 from gateway.audit import Auditor
 from gateway.callbacks import Callbacks
+from gateway.calls import anchor_call
 from gateway.config import GatewayConfig
 from gateway.core import LEVELS, Core, Plan, conflict
 from gateway.disk import Disk, FolderLock
 from gateway.durability import Durability, Storage
 from gateway.journal import Journal
+from gateway.records import Anchor
 from gateway.state import load_state
 from gateway.validators import NoValidator, ValidatorNode
 from node.chain.genesis import Genesis, domain_of
@@ -23,6 +25,7 @@ __all__ = ["LEVELS", "Gateway", "conflict"]
 log = logging.getLogger(__name__)
 
 SAVE_INTERVAL_S = 2.0
+WARM_UP_S = 0.5
 TALLIES_AT_ONCE = 32
 
 
@@ -75,7 +78,16 @@ class Gateway(Core):
         await self.begin(waiting)
         await self.callbacks.start()
         await self.anchorage.start()
+        await self._warm_up()
         self._saver = asyncio.create_task(self._save_now_and_then(), name="state")
+
+    async def _warm_up(self) -> None:
+        """Do once what the first anchor would wait for: codecs made on first use, and a connection."""
+        nothing = Anchor(bytes(32), bytes(32), 0, "")
+        anchor_call(nothing)
+        with contextlib.suppress(NoValidator, TimeoutError):
+            async with asyncio.timeout(WARM_UP_S):
+                await self.chain.anchor_is_told(nothing.batch_id)
 
     async def stop(self) -> None:
         """Sync what was accepted and end. What is not final is in the journal."""
