@@ -128,7 +128,7 @@ def test_a_head_without_its_block_is_our_own_fault(genesis: Genesis) -> None:
             self.update({key: value for key, value in puts.items() if not key.startswith(b"b")})
 
         def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> object:
-            raise NotImplementedError
+            return iter(())
 
     with pytest.raises(LedgerError, match="lacks the block"):
         Ledger(Torn(), genesis)  # type: ignore[arg-type]
