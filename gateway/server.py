@@ -139,6 +139,7 @@ def run(config_path: Path) -> int:
     logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400, not logged
     try:
         uvloop.run(serve(config))
     except (ConfigError, SecretError, FolderInUse, JournalCorrupt) as error:
