@@ -173,12 +173,12 @@ class Journal:
                 self._delete(oldest)
             except OSError:
                 break  # what cannot be deleted is in nobody's way, and the next group tries again
-            del self._unsettled[oldest]
 
     def _delete(self, number: int) -> None:
         """Delete the oldest segment. The deletions before it are made durable first: a gap would look like damage."""
         self._disk.sync_folder(self.folder)
         self._disk.unlink(self.folder / segment_name(number))
+        self._unsettled.pop(number, None)
 
     def forget_unsettled(self) -> None:
         """Count nothing in the kept segments as waiting any more: all of it has been written down elsewhere, synced."""
@@ -188,11 +188,10 @@ class Journal:
     def clear(self) -> None:
         """Delete every segment, oldest first: what they hold is kept elsewhere, synced."""
         self._end_segment()
+        self.forget_unsettled()  # before the first deletion, since the next one may fail
         for number in self._numbers():
             self._delete(number)
         self._disk.sync_folder(self.folder)
-        self._unsettled.clear()
-        self._segment_of.clear()
 
     def close(self) -> None:
         self._end_segment()

@@ -90,6 +90,7 @@ class FragileDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         self._step("unlink", path)
+        assert path in self.files, f"{path} was deleted already, and is still counted"
         self.unlinked[path] = self.files.pop(path)
 
     def sync_folder(self, folder: Path) -> None:
