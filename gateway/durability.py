@@ -177,9 +177,10 @@ class Durability:
         return self._journal if self.storage is Storage.JOURNAL else self._spool
 
     def _move(self, journal: Journal) -> None:
-        journal.forget_unsettled()
+        first = journal.next_sequence
         for chunk in _chunks(list(self._unsettled)):
             _write_accepted(journal, chunk)
+        journal.forget_unsettled(before=first)  # not earlier: its old segments may hold the only copy of a later chunk
 
     def _write(self, group: _Group) -> None:
         journal = self._active()

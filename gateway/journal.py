@@ -180,15 +180,18 @@ class Journal:
         self._disk.unlink(self.folder / segment_name(number))
         self._unsettled.pop(number, None)
 
-    def forget_unsettled(self) -> None:
-        """Count nothing in the kept segments as waiting any more: all of it has been written down elsewhere, synced."""
-        self._segment_of.clear()
-        self._unsettled = dict.fromkeys(self._unsettled, 0)
+    def forget_unsettled(self, *, before: int) -> None:
+        """Count no record with a sequence below `before` as waiting any more: each is written down elsewhere, synced.
+
+        Only then may a segment that holds it be deleted.
+        """
+        for sequence in [each for each in self._segment_of if each < before]:
+            self._unsettled[self._segment_of.pop(sequence)] -= 1
 
     def clear(self) -> None:
         """Delete every segment, oldest first: what they hold is kept elsewhere, synced."""
         self._end_segment()
-        self.forget_unsettled()  # before the first deletion, since the next one may fail
+        self.forget_unsettled(before=self.next_sequence)  # before the first deletion, since the next one may fail
         for number in self._numbers():
             self._delete(number)
         self._disk.sync_folder(self.folder)

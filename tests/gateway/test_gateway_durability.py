@@ -1,6 +1,7 @@
 """Group commits, the spool behind the journal, and the promise that what was acknowledged survives."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -178,3 +179,26 @@ def test_what_was_acknowledged_survives_failing_disks_and_power_loss(
     found = recovered(disk.after_power_loss(chance))
     assert set(acknowledged) - settled <= {n for n, item in found.items() if item.pending}
     assert set(map(number_of, sent)) - settled <= set(found)
+
+
+async def test_moving_in_several_groups_deletes_nothing_that_is_not_yet_written_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The old segments may hold the only copy of what the later groups will bring, wherever the power goes."""
+    monkeypatch.setattr(module, "GROUP_BYTES_MAX", 1)  # a group for each record, and a segment for each group
+    for step in range(1, 60):
+        disk = FragileDisk()
+        durability = open_on(disk, [], segment_bytes=1)
+        await durability.start()
+        for number in range(8):
+            await accept(durability, [number])
+        disk.off_at = disk.count + step
+        with contextlib.suppress(PowerLoss):
+            durability._move(durability._journal)
+        found = recovered(disk.after_power_loss(random.Random(step)))
+        assert {n for n, item in found.items() if item.pending} == set(range(8)), step
+        disk.off_at = None
+        if step == 59:  # the power never went
+            await accept(durability, [8])
+            assert len(disk.names(JOURNAL)) < 16, "what was written anew is deleted with the next group"
+        await durability.stop()
