@@ -1,0 +1,218 @@
+"""Numbers about a process for Prometheus: what a metric is, histograms that cost next to nothing, and the listener.
+
+Processes keep plain integers and `Distribution`s, and put them on a `Page` when somebody asks: nothing is computed,
+locked or allocated for metrics between two scrapes.
+"""
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_left
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+REQUEST_BYTES_MAX = 8_192
+REQUEST_S_MAX = 5.0  # a scraper that takes longer to ask, or to read the answer, is let go
+CONNECTIONS_MAX = 16
+LAG_EVERY_S = 0.25
+FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # bounds of buckets
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric as the documentation lists it. Counters end with `_total`; units are base units, last in the name."""
+
+    name: str
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+class Distribution:
+    """A histogram: how many values lay at or below each bound, and their sum. For one thread or event loop."""
+
+    __slots__ = ("_bounds", "_counts", "sum")
+
+    def __init__(self, bounds: Sequence[float] = FAST_S) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Note a value, `times` over."""
+        self._counts[bisect_left(self._bounds, value)] += times
+        self.sum += value * times
+
+    @property
+    def count(self) -> int:
+        """How many values were noted."""
+        return sum(self._counts)
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Prometheus's cumulative buckets: the upper bound as text, and how many values lay at or below it."""
+        names = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        return [(name, float(count)) for name, count in zip(names, accumulate(self._counts), strict=True)]
+
+
+class Distributions:
+    """A `Distribution` for each value of one label, made on first use. Whoever observes keeps the values few."""
+
+    def __init__(self, bounds: Sequence[float] = FAST_S) -> None:
+        self._bounds = bounds
+        self._by_label: dict[str, Distribution] = {}
+
+    def observe(self, label: str, value: float) -> None:
+        """Note a value under a label."""
+        one = self._by_label.get(label)
+        if one is None:
+            one = self._by_label[label] = Distribution(self._bounds)
+        one.observe(value)
+
+    def __iter__(self) -> Iterator[tuple[str, Distribution]]:
+        return iter(sorted(self._by_label.items()))
+
+
+class Page(Collector):
+    """What one scrape is answered with."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Family] = {}
+
+    def put(self, metric: Metric, value: float, *labels: str) -> None:
+        """Add a sample of a gauge or counter; `labels` are the values, in the order of the metric's names."""
+        family = self._family(metric)
+        assert isinstance(family, (GaugeMetricFamily, CounterMetricFamily))
+        family.add_metric(labels, value)
+
+    def put_distribution(self, metric: Metric, distribution: Distribution, *labels: str) -> None:
+        """Add a histogram."""
+        family = self._family(metric)
+        assert isinstance(family, HistogramMetricFamily)
+        family.add_metric(labels, distribution.buckets(), distribution.sum)
+
+    def put_distributions(self, metric: Metric, distributions: Iterable[tuple[str, Distribution]]) -> None:
+        """Add a histogram for each value of the metric's one label."""
+        for label, distribution in distributions:
+            self.put_distribution(metric, distribution, label)
+
+    def collect(self) -> Iterable[Family]:
+        """What prometheus-client writes out."""
+        return self._families.values()
+
+    def text(self) -> bytes:
+        """The page in Prometheus's text format, with what the operating system knows of this process."""
+        return generate_latest(self) + generate_latest(_PROCESS)
+
+    def _family(self, metric: Metric) -> Family:
+        family = self._families.get(metric.name)
+        if family is None:
+            make = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+            family = self._families[metric.name] = make[metric.kind](metric.name, metric.help, labels=metric.labels)
+        return family
+
+
+_PROCESS = ProcessCollector(registry=None)
+
+INFO = Metric("psephos_info", "gauge", "Always 1; says what runs here.", ("version", "kind", "name"))
+LOOP_LAG = Metric(
+    "psephos_event_loop_lag_seconds",
+    "histogram",
+    "How late the event loop comes back to a task, seen 4 times a second.",
+)
+COMMON = (INFO, LOOP_LAG)
+
+Fill = Callable[[Page], Awaitable[None]]
+
+
+class MetricsServer:
+    """Answers GET /metrics on a listener of its own, apart from what the public may reach.
+
+    Args:
+        bind: host and port; port 0 lets the system choose.
+        fill: puts everything on a page; called for one scrape at a time.
+    """
+
+    def __init__(self, bind: tuple[str, int], fill: Fill) -> None:
+        self._bind = bind
+        self._fill = fill
+        self._server: asyncio.Server | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._lag = Distribution()
+        self._connections = 0
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self) -> int:
+        """Listen, and watch the event loop; the port. Raises OSError when it is taken."""
+        host, port = self._bind
+        self._server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES_MAX)
+        self._watching = asyncio.create_task(self._watch(), name="lag")
+        bound: int = self._server.sockets[0].getsockname()[1]
+        log.info("metrics on http://%s:%d/metrics", host, bound)
+        return bound
+
+    async def stop(self) -> None:
+        """Stop listening. Harmless when it never started."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        if self._server is not None:
+            self._server.close()
+
+    async def page(self) -> bytes:
+        """What a scraper reads."""
+        async with self._one_at_a_time:
+            page = Page()
+            await self._fill(page)
+            page.put_distribution(LOOP_LAG, self._lag)
+            return page.text()
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due_s = loop.time() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self._lag.observe(max(0.0, loop.time() - due_s))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        try:
+            if self._connections <= CONNECTIONS_MAX:
+                async with asyncio.timeout(REQUEST_S_MAX):
+                    request = await reader.readuntil(b"\r\n\r\n")
+                    writer.write(await self._answer(request))
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asks like this is no scraper
+        finally:
+            self._connections -= 1
+            with contextlib.suppress(OSError):
+                writer.close()
+
+    async def _answer(self, request: bytes) -> bytes:
+        method, _, rest = request.partition(b"\r\n")[0].partition(b" ")
+        if rest.partition(b" ")[0].partition(b"?")[0] != b"/metrics":
+            return _response("404 Not Found", b"the metrics are at /metrics\n")
+        if method != b"GET":
+            return _response("405 Method Not Allowed", b"GET is all there is\n")
+        try:
+            return _response("200 OK", await self.page())
+        except Exception:
+            log.exception("the metrics could not be gathered")
+            return _response("500 Internal Server Error", b"the log has the reason\n")
+
+
+def _response(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
