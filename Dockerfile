@@ -8,6 +8,7 @@ RUN pip install --no-cache-dir --require-hashes --only-binary=:all: -r requireme
 
 COPY LICENSE pyproject.toml ./
 COPY merkle merkle
+COPY serving serving
 COPY node node
 COPY bootnode bootnode
 COPY gateway gateway

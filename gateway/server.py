@@ -15,12 +15,12 @@ from gateway.api import admin, anchors, documentation, documented, elections, he
 from gateway.api.common import GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
-from gateway.connections import ConnectionGuard, raise_file_limit
 from gateway.disk import FolderInUse
 from gateway.journal_format import JournalCorrupt
 from gateway.secrets import SecretError, read_secret
 from gateway.service import Gateway
 from node.chain.signing import SigningKey
+from serving.connections import ConnectionGuard, raise_file_limit
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("merkle", "node", "bootnode", "gateway", "cluster")
+PRODUCT = ("merkle", "serving", "node", "bootnode", "gateway", "cluster")
 FOLDERS = (*PRODUCT, "tests", "bench", "scripts")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MODULES = [path for path in FILES if path.name != "__init__.py" and path.parts[len(ROOT.parts)] in PRODUCT]
@@ -148,7 +148,7 @@ def test_nothing_is_left_for_later(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "room", ["merkle", "node.chain", "node.consensus", "node.p2p", "node.rpc", "gateway", "bootnode"]
+    "room", ["merkle", "serving", "node.chain", "node.consensus", "node.p2p", "node.rpc", "gateway", "bootnode"]
 )
 def test_rooms_never_reach_the_nodes_shell(room: str) -> None:
     """Directly or through others. The shell is whatever lies in its folder, so a new module is kept apart, too."""

@@ -13,11 +13,11 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from gateway.access import Need
-from gateway.connections import ConnectionGuard
 from gateway.models import parse_election_id
 from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.validators import NoValidator
+from serving.connections import ConnectionGuard
 
 log = logging.getLogger(__name__)
 

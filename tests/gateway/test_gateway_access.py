@@ -14,8 +14,8 @@ import pytest
 from cluster.cli import main
 from gateway.access import KEY_PREFIX, Rate, hash_api_key, new_api_key
 from gateway.config import ApiKeyConfig, ConfigError, GatewayConfig, LimitsConfig, check_exposure
-from gateway.connections import raise_file_limit
 from gateway.server import OPERATIONS
+from serving.connections import raise_file_limit
 from tests.gateway.gateway_network import Caller, Network, until
 
 

@@ -1,9 +1,13 @@
-"""Guards the listening socket: bounds connections, and ends those that send too slowly, read nothing or stay idle."""
+"""Guards a listening socket: bounds connections, and ends those that send too slowly, read nothing or stay idle.
+
+aiohttp's own timeouts begin when a request's head is there: who sends half a head, or reads no answer, stays for ever.
+"""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from aiohttp import web
@@ -14,7 +18,7 @@ SWEEP_S = 0.5
 class Guarded(asyncio.Protocol):
     """One connection: passes everything on to the HTTP protocol, and notes when it last got anywhere."""
 
-    __slots__ = ("_guard", "_inner", "paused_at", "requests", "since", "started", "transport")
+    __slots__ = ("_guard", "_inner", "address", "is_upgraded", "paused_at", "requests", "since", "started", "transport")
 
     def __init__(self, guard: "ConnectionGuard", inner: asyncio.Protocol) -> None:
         self._guard, self._inner = guard, inner
@@ -23,9 +27,13 @@ class Guarded(asyncio.Protocol):
         self.since = time.monotonic()  # when the last request ended, or its successor began to arrive
         self.started = True  # a request is on its way in, if only because none ever came
         self.paused_at: float | None = None
+        self.address = ""  # the peer's, without its port
+        self.is_upgraded = False  # a WebSocket, whose own rules say how slowly it may read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         if not self._guard.admit(self):
             self.transport.abort()
             return
@@ -54,6 +62,8 @@ class Guarded(asyncio.Protocol):
 
     def is_due(self, now: float, sender_s: float, idle_s: float) -> bool:
         """Whether its time is over."""
+        if self.is_upgraded:
+            return False
         if self.paused_at is not None and now - self.paused_at > sender_s:
             return True  # it does not read what it asked for
         if self.requests:
@@ -62,11 +72,22 @@ class Guarded(asyncio.Protocol):
 
 
 class ConnectionGuard:
-    """Makes the guarded protocols of one server."""
+    """Makes the guarded protocols of one server.
 
-    def __init__(self, *, connections_max: int, sender_s: float, idle_s: float) -> None:
+    Args:
+        connections_max: how many there may be.
+        per_address_max: how many of them may come from one address; as many as there may be, when left out.
+        sender_s: how long a request's head may take to arrive, and an unread answer may wait.
+        idle_s: how long a connection is kept between two requests.
+    """
+
+    def __init__(
+        self, *, connections_max: int, sender_s: float, idle_s: float, per_address_max: int | None = None
+    ) -> None:
         self._max, self._sender_s, self._idle_s = connections_max, sender_s, idle_s
+        self._per_address_max = connections_max if per_address_max is None else per_address_max
         self._connections: dict[Guarded, None] = {}
+        self._counts: Counter[str] = Counter()  # by address
         self._by_transport: dict[asyncio.BaseTransport, Guarded] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -87,14 +108,23 @@ class ConnectionGuard:
 
     def admit(self, connection: Guarded) -> bool:
         """Take in a connection; where there is no room, the one that has been idle longest makes some."""
-        if len(self._connections) >= self._max:
-            idle = min((one for one in self._connections if not one.requests), key=lambda one: one.since, default=None)
-            if idle is None:
+        if self._counts[connection.address] >= self._per_address_max:
+            if not self._make_room(one for one in self._connections if one.address == connection.address):
                 return False
-            self._end(idle)
+        elif len(self._connections) >= self._max and not self._make_room(self._connections):
+            return False
         self._connections[connection] = None
+        self._counts[connection.address] += 1
         if connection.transport is not None:
             self._by_transport[connection.transport] = connection
+        return True
+
+    def _make_room(self, connections: Iterable[Guarded]) -> bool:
+        """End the one of these that has been idle longest; whether there was one."""
+        idle = min((one for one in connections if not one.requests), key=lambda one: one.since, default=None)
+        if idle is None:
+            return False
+        self._end(idle)
         return True
 
     def holds(self, connection: Guarded) -> bool:
@@ -104,7 +134,13 @@ class ConnectionGuard:
         """Forget a connection; whether it had been admitted."""
         if connection.transport is not None:
             self._by_transport.pop(connection.transport, None)
-        return self._connections.pop(connection, self) is None
+        if connection not in self._connections:
+            return False
+        del self._connections[connection]
+        self._counts[connection.address] -= 1
+        if not self._counts[connection.address]:
+            del self._counts[connection.address]
+        return True
 
     def begin(self, request: web.Request) -> Guarded | None:
         """A request's head has arrived."""
