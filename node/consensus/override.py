@@ -9,6 +9,7 @@ What is signed: keccak256(0x19 ‖ "psephos-override" ‖ rlp([chain id, genesis
 [validators, ascending]])). No consensus statement or transaction can equal it.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from node.chain.genesis import VALIDATORS_MAX, validators_hash
 from node.consensus.messages import HEIGHT_MAX, Recover
 
 PREFIX = b"\x19psephos-override"
+FILE_BYTES_MAX = 1 << 20
 _FIELDS = {"chainId", "genesisHash", "height", "parentHash", "validators", "signatures"}
 
 
@@ -123,6 +125,23 @@ def parse_override(document: object) -> Override:
         validators=validators,
         signatures=_data_list(document, "signatures", signing.SIGNATURE_BYTES),
     )
+
+
+def parse_overrides(text: bytes) -> tuple[Override, ...]:
+    """What an override file holds: one object, or a list of them where a chain has needed several; no signature checked.
+
+    Raises OverrideError.
+    """
+    if len(text) > FILE_BYTES_MAX:
+        raise OverrideError(f"it has more than {FILE_BYTES_MAX} bytes")
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise OverrideError(f"it is not JSON: {error}") from None
+    overrides = tuple(map(parse_override, document if isinstance(document, list) else [document]))
+    if len({override.height for override in overrides}) != len(overrides):
+        raise OverrideError("it has two overrides of one height")
+    return overrides
 
 
 def _hex(data: bytes) -> str:
