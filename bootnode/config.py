@@ -15,6 +15,12 @@ def _bind(text: str) -> str:
     return text
 
 
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= 64 or not text.isprintable():
+        raise ValueError("expected 1 to 64 printable characters")
+    return text
+
+
 def _address(text: str) -> str:
     digits = text.removeprefix("0x")
     if len(text) != 42 or len(digits) != 40 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
@@ -44,7 +50,7 @@ class BootnodeConfig(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PSEPHOS_BOOTNODE_", env_nested_delimiter="__", extra="forbid")
 
-    name: str = Field(default="bootnode", description="what logs call it")
+    name: Annotated[str, AfterValidator(_name)] = Field(default="bootnode", description="what logs call it")
     genesis: Path = Field(default=Path("genesis.json"), description="the network whose records it keeps")
     bind: Annotated[str, AfterValidator(_bind)] = Field(default="127.0.0.1:30300", description="host:port of its HTTP")
     data: Path = Field(default=Path("records.json"), description="what it knows, across restarts")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import checks, gateway_verbs
+from cluster import checks, gateway_verbs, key_verbs
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
 DEFAULT_CHAIN_ID = 7770
@@ -58,15 +58,6 @@ def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="one host per process, named as the process is: listen on all interfaces, reach each other by name",
     )
     init.add_argument("--if-missing", action="store_true", help="succeed when the network exists already")
-
-    keys = verbs.add_parser("keys", help="make keys on the host that will use them")
-    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
-    new = actions.add_parser("new", help="make a key (mode 0600) and print its address")
-    new.add_argument("--folder", type=Path, default=Path(), help="the process's folder (default: here)")
-    new.add_argument(
-        "--genesis", type=Path, metavar="F", help="of a network that runs: makes a new validator's guard as well"
-    )
-    new.add_argument("--kind", choices=("validator", "gateway"), default="validator", help="default: validator")
 
     genesis = verbs.add_parser(
         "genesis",
@@ -143,6 +134,7 @@ def _verbs_that_govern(verbs: "argparse._SubParsersAction[argparse.ArgumentParse
         propose.add_argument(
             "--key", type=Path, action="append", default=[], metavar="F", help="a validator's key file"
         )
+        propose.add_argument("--password-file", type=Path, metavar="F", help="of keys that are keystores")
         listing = actions.add_parser("list", help=f"the {verb} now")
         votes = actions.add_parser("votes", help="what is proposed, and who has voted")
         for action in (propose, listing, votes):
@@ -168,6 +160,7 @@ def _verbs_that_mend(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     make.add_argument("--out", type=Path, default=Path("override.json"), metavar="F", help="default: override.json")
     sign = actions.add_parser("sign", help="add signatures; each validator that it names signs")
     sign.add_argument("--key", type=Path, action="append", required=True, metavar="F", help="a validator's key file")
+    sign.add_argument("--password-file", type=Path, metavar="F", help="of keys that are keystores")
     for action in (sign, actions.add_parser("show", help="what it says, and who has signed")):
         action.add_argument("file", type=Path, metavar="FILE")
 
@@ -183,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     _verbs_that_govern(verbs)
     _verbs_that_mend(verbs)
     _verbs_that_make(verbs)
+    key_verbs.add_verbs(verbs)
     checks.add_verbs(verbs)
     gateway_verbs.add_verbs(verbs)
     return parser

@@ -22,8 +22,8 @@ CLIENT_KEY_FILE = "client.key"  # a gateway account for programs that use the cl
 GUARD_FILE = "guard"
 
 
-def new_keys(folder: Path, kind: str) -> str:
-    """Make the key of a validator or gateway in `folder` and return its address (0x-hex).
+def new_keys(folder: Path, kind: str, password: bytes | None = None) -> str:
+    """Make the key of a validator or gateway in `folder`, a keystore with a password, and return its address (0x-hex).
 
     A gateway gets a master secret as well, unless one was put there before: gateways of a network share it.
     Raises ClusterError rather than replace a key.
@@ -31,12 +31,18 @@ def new_keys(folder: Path, kind: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / KEY_FILES[kind]
     try:
-        address = "0x" + create_key(path).address.hex()
+        address = "0x" + create_key(path, password).address.hex()
     except FileExistsError:
         raise ClusterError(f"{path} exists already and is left as it is: choose another folder") from None
-    if kind == "gateway" and not (folder / SECRET_FILE).exists():
-        write_atomically(folder / SECRET_FILE, f"0x{secrets.token_hex(32)}\n", mode=0o600)
+    if kind == "gateway":
+        finish_gateway(folder)
     return address
+
+
+def finish_gateway(folder: Path) -> None:
+    """Make the master secret beside a gateway's key, unless one was put there before."""
+    if not (folder / SECRET_FILE).exists():
+        write_atomically(folder / SECRET_FILE, f"0x{secrets.token_hex(32)}\n", mode=0o600)
 
 
 def join(folder: Path, kind: str, address: str, genesis_file: Path) -> None:

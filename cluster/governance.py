@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.creation import KEY_FILES
+from cluster.keys import open_key
 from cluster.network import ClusterError
 from cluster.nodeclient import NodeClient, Refused, find_node, known_names
 from node.chain.contracts.proposals import NOBODY, Kind, Status
 from node.chain.signing import SigningKey
 from node.config import parse_address
 from node.consensus.quorum import crash_tolerance, quorum, tolerance
-from node.keyfile import KeyFileError, load_key
+from node.keyfile import KeyFileError
 
 KINDS = {
     ("validators", "add"): Kind.ADD_VALIDATOR,
@@ -112,7 +113,7 @@ def _voters(options: argparse.Namespace, members: set[bytes]) -> list[SigningKey
     named: list[Path] = options.key
     paths = named or sorted(options.data_dir.glob(f"*/{KEY_FILES['validator']}"))
     try:
-        keys = [load_key(path) for path in paths]
+        keys = [open_key(path, options.password_file) for path in paths]
     except KeyFileError as error:
         raise ClusterError(str(error)) from None
     for path, key in zip(paths, keys, strict=True):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from cluster.files import write_atomically
+from cluster.keys import open_key
 from cluster.network import ClusterError
 from node.chain.errors import LedgerError
 from node.chain.genesis import GenesisError, domain_of
@@ -34,7 +35,7 @@ def guard(options: argparse.Namespace) -> int:
     """Show or resume a guard."""
     try:
         config = load_config(_config_file(options.folder))
-        key, genesis = load_key(config.key), load_genesis(config.genesis)
+        key, genesis = load_key(config.key, config.key_password_file), load_genesis(config.genesis)
         if options.action == "show":
             return _show_guard(config, replay(_guard_bytes(config), domain_of(genesis), key.address), options.folder)
         return _resume_guard(options, GuardFile(config.guard, domain_of(genesis), key.address))
@@ -109,7 +110,7 @@ def override(options: argparse.Namespace) -> int:
         (found,) = _one(read_overrides(options.file))
         if options.action == "sign":
             for path in options.key:
-                found = found.signed(load_key(path))
+                found = found.signed(open_key(path, options.password_file))
             write_atomically(options.file, override_text(found))
         return _show_override(found)
     except (ConfigError, DatabaseError, GenesisError, KeyFileError, LedgerError, OverrideError, OSError) as error:

@@ -37,12 +37,11 @@ from gateway.journal_format import Place
 from gateway.models import VoteBody, show_election_id
 from gateway.problems import Problem
 from gateway.records import Ballot
-from gateway.secrets import SecretError, read_secret
+from gateway.secrets import SecretError, read_key, read_secret
 from gateway.state import first_state
 from gateway.validators import DEFAULT_VALIDATORS, NoValidator, ValidatorNode, ValidatorStatus
 from gateway.views import audit_shown, item_status, results_shown, status_by_record_id, taken, validators_shown
 from node.chain.genesis import domain_of
-from node.chain.signing import SigningKey
 
 __all__ = [
     "DEFAULT_VALIDATORS",
@@ -85,6 +84,7 @@ class ClientConfig:
     master_secret: Path
     validators: tuple[ValidatorNode, ...] = DEFAULT_VALIDATORS
     elections: ElectionsConfig = field(default_factory=ElectionsConfig)
+    key_password_file: Path | None = None
 
 
 def load_client_config(path: Path | None = None) -> ClientConfig:
@@ -99,12 +99,14 @@ def load_client_config(path: Path | None = None) -> ClientConfig:
         validators = tuple(
             ValidatorNode(one["node_id"], one["rpc_url"], one.get("p2p_url", "")) for one in document["validators"]
         )
+        password_file = document.get("key_password_file")
         return ClientConfig(
             folder / document["genesis"],
             folder / document["key"],
             folder / document["master_secret"],
             validators,
             ElectionsConfig(**document.get("elections", {})),
+            None if password_file is None else folder / password_file,
         )
     except OSError as error:
         raise ConfigError(f"client configuration {found}: {error.strerror}") from None
@@ -179,7 +181,7 @@ class BlockchainClient:
         self._submit_wait_s, self._deadline_s = submit_wait_s, deadline_s
         plan = Plan(
             domain,
-            SigningKey(read_secret(settings.key, "the client's key")),
+            read_key(settings.key, "the client's key", settings.key_password_file),
             read_secret(settings.master_secret, "the master secret"),
             self.validators,
             RpcConfig(),

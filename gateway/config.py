@@ -144,9 +144,12 @@ class GatewayConfig(BaseSettings):
 
     name: Annotated[str, Field(min_length=1, max_length=64, description="what logs call it")] = "gateway"
     genesis: Annotated[Path, Field(description="the network's genesis document")] = Path("genesis.json")
-    key: Annotated[Path, Field(description="its account's private key, one line of 0x-hex, mode 0600")] = Path(
-        "gateway.key"
-    )
+    key: Annotated[
+        Path, Field(description="its account's private key, one line of 0x-hex or a keystore V3, mode 0600")
+    ] = Path("gateway.key")
+    key_password_file: Annotated[
+        Path | None, Field(description="the file whose first line is the keystore's password, mode 0600")
+    ] = None
     master_secret: Annotated[
         Path, Field(description="the secret that voters' nullifiers derive from, 32 bytes of hex, mode 0600")
     ] = Path("master.secret")
@@ -179,6 +182,13 @@ class GatewayConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment over the file, which comes in as arguments."""
         return env_settings, init_settings
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("expected printable characters")
+        return value
 
     @field_validator("bind")
     @classmethod
@@ -226,6 +236,8 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"configuration {path}: {faults}") from None
     folder = path.resolve().parent
     paths = {name: folder / getattr(config, name) for name in ("genesis", "key", "master_secret", "journal", "spool")}
+    if config.key_password_file is not None:
+        paths["key_password_file"] = folder / config.key_password_file
     callbacks = config.callbacks
     callbacks = callbacks.model_copy(update={"secret": folder / callbacks.secret, "folder": folder / callbacks.folder})
     config = config.model_copy(update={**paths, "state": folder / config.state, "callbacks": callbacks})

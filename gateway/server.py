@@ -17,9 +17,8 @@ from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
 from gateway.disk import FolderInUse
 from gateway.journal_format import JournalCorrupt
-from gateway.secrets import SecretError, read_secret
+from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
-from node.chain.signing import SigningKey
 from serving.connections import ConnectionGuard, raise_file_limit
 
 log = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ class HttpServer:
 def open_gateway(config: GatewayConfig) -> Gateway:
     """A gateway with the files that its configuration names. Raises what they raise."""
     genesis = load_genesis(config.genesis)
-    key = SigningKey(read_secret(config.key, "the gateway's key"))
+    key = read_key(config.key, "the gateway's key", config.key_password_file)
     return Gateway(config, genesis, key, read_secret(config.master_secret, "the master secret"))
 
 

@@ -51,6 +51,15 @@ def _address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= 64 or not text.isprintable():
+        raise ValueError("expected 1 to 64 printable characters")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -132,9 +141,14 @@ class NodeConfig(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix="PSEPHOS_NODE_", env_nested_delimiter="__")
 
-    name: str = Field(min_length=1, max_length=64, description="What logs and peers call this node.")
+    name: Name = Field(description="What logs and peers call this node.")
     genesis: Path = Field(default=Path("genesis.json"), description="The network's genesis file.")
-    key: Path = Field(default=Path("node.key"), description="The node's private key: 0x-hex, mode 0600.")
+    key: Path = Field(
+        default=Path("node.key"), description="The node's private key, 0x-hex or a keystore V3; mode 0600."
+    )
+    key_password_file: Path | None = Field(
+        default=None, description="The file whose first line is the keystore's password; mode 0600."
+    )
     guard: Path = Field(default=Path("guard"), description="The sign guard's file; keep it out of backups.")
     data: Path = Field(default=Path("chain"), description="The LevelDB folder.")
     sign: bool = Field(default=True, description="False: follow the chain and sign nothing (an observer).")
@@ -180,7 +194,8 @@ def load_config(path: Path) -> NodeConfig:
     folder = path.resolve().parent
     for name in ("genesis", "key", "guard", "data"):
         setattr(config, name, folder / getattr(config, name))
-    if config.override is not None:
-        config.override = folder / config.override
+    for name in ("key_password_file", "override"):
+        if getattr(config, name) is not None:
+            setattr(config, name, folder / getattr(config, name))
     config.p2p.peers_file = folder / config.p2p.peers_file
     return config

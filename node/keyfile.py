@@ -1,40 +1,119 @@
-"""Private key files: one line of 0x-hex, readable by their owner alone."""
+"""Private key files, readable by their owner alone: one line of 0x-hex, or a keystore V3 and its password's file."""
 
+import json
+import logging
 import os
 import secrets
 import stat
 from pathlib import Path
 
+from node.chain.keystore import (
+    KEYSTORE_BYTES_MAX,
+    KeystoreError,
+    looks_like_keystore,
+    open_keystore,
+    parse_keystore,
+    parse_password,
+)
 from node.chain.signing import SigningKey
+
+log = logging.getLogger(__name__)
 
 
 class KeyFileError(RuntimeError):
     """The key file cannot be used; the message says why and what to do."""
 
 
-def create_key(path: Path) -> SigningKey:
-    """Write a new random key with mode 0600 and return it. Raises FileExistsError rather than replace a key."""
-    key = SigningKey(secrets.token_bytes(32))
+def read_private(path: Path, what: str) -> bytes:
+    """The content of a file that only its owner may read. Raises KeyFileError when it is missing or open to others."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            mode = os.fstat(descriptor).st_mode
+            content = file.read(KEYSTORE_BYTES_MAX + 1) if not stat.S_IMODE(mode) & 0o077 else b""
+    except FileNotFoundError:
+        raise KeyFileError(f"there is no {what} {path}; 'psephos keys new' writes one") from None
+    except OSError as error:
+        raise KeyFileError(f"cannot read the {what} {path}: {error.strerror}") from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise KeyFileError(f"the {what} {path} is open to others; run: chmod 600 {path}")
+    return content
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a new file with mode 0600, synced. Raises FileExistsError rather than replace one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"0x{key.secret.hex()}\n")
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_password(path: Path) -> bytes:
+    """The first line of a password file. Raises KeyFileError."""
+    try:
+        return parse_password(read_private(path, "password file"))
+    except KeystoreError as error:
+        raise KeyFileError(f"the password file {path}: {error}") from None
+
+
+def create_key(path: Path, password: bytes | None = None) -> SigningKey:
+    """Write a new random key and return it: hex, or with a password a keystore. Raises FileExistsError."""
+    key = SigningKey(secrets.token_bytes(32))
+    store_key(path, key, password)
     return key
 
 
-def load_key(path: Path) -> SigningKey:
-    """Read a key file. Raises KeyFileError when it is missing, open to others, or no key; never quotes its content."""
+def store_key(path: Path, key: SigningKey, password: bytes | None = None) -> None:
+    """Write `key` with mode 0600: a line of hex, or with a password a keystore V3. Raises FileExistsError."""
+    if path.exists():  # before scrypt takes its second
+        raise FileExistsError(path)
+    write_private(path, key_text(key, password))
+
+
+def key_text(key: SigningKey, password: bytes | None = None) -> str:
+    """What a key file holds: a line of hex, or with a password a keystore V3 with scrypt as geth makes it."""
+    if password is None:
+        return f"0x{key.secret.hex()}\n"
+    from eth_keyfile.keyfile import create_keyfile_json  # not at the top: half a second, for those who use keystores
+
+    document = create_keyfile_json(key.secret, password, kdf="scrypt")
+    return json.dumps(document | {"address": key.address.hex()}, indent=2) + "\n"
+
+
+def load_key(path: Path, password_file: Path | None = None) -> SigningKey:
+    """Read a key file. Raises KeyFileError when it is missing, open to others, or no key; never quotes its content.
+
+    `password_file` is needed for a keystore and ignored for a line of hex.
+    """
+    content = read_private(path, "key file")
+    if looks_like_keystore(content):
+        if password_file is None:
+            raise KeyFileError(f"{path} is a keystore: name the file with its password (key_password_file)")
+        password = read_password(password_file)
+        log.info("opening the keystore %s, which takes a second or two …", path)
+        try:
+            key = open_keystore(content, password)
+        except KeystoreError as error:
+            raise KeyFileError(f"the keystore {path}: {error}") from None
+        log.info("opened: account 0x%s", key.address.hex())
+        return key
     try:
-        mode = path.stat().st_mode
-        text = path.read_text().strip()
-    except FileNotFoundError:
-        raise KeyFileError(f"there is no key file {path}; 'psephos keys new' writes one") from None
-    except OSError as error:
-        raise KeyFileError(f"cannot read the key file {path}: {error.strerror}") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise KeyFileError(f"the key file {path} is open to others; run: chmod 600 {path}")
-    try:
-        return SigningKey(bytes.fromhex(text.removeprefix("0x")))
+        return SigningKey(bytes.fromhex(content.decode("ascii").strip().removeprefix("0x")))
     except ValueError:
         raise KeyFileError(f"the key file {path} does not hold 64 hexadecimal digits of a private key") from None
+
+
+def describe_key(path: Path) -> tuple[str, str]:
+    """(address, "hex" or "keystore") of a key file, without its password. Raises KeyFileError.
+
+    A keystore's address is what it claims; "" where it claims none, as the format allows.
+    """
+    content = read_private(path, "key file")
+    if not looks_like_keystore(content):
+        return "0x" + load_key(path).address.hex(), "hex"
+    try:
+        claimed = str(parse_keystore(content).get("address") or "").lower().removeprefix("0x")
+    except KeystoreError as error:
+        raise KeyFileError(f"the keystore {path}: {error}") from None
+    return f"0x{claimed}" if claimed else "", "keystore"

@@ -139,7 +139,7 @@ class Service:
         """Open the key, the guard and the database. Raises one of STARTUP_ERRORS."""
         self._config = config
         genesis = load_genesis(config.genesis)
-        key = load_key(config.key)
+        key = load_key(config.key, config.key_password_file)
         overrides = read_overrides(config.override) if config.override else ()
         database = LevelDB(config.data)
         try:

@@ -125,6 +125,7 @@ def test_relative_paths_are_relative_to_the_file(folder: Path, monkeypatch: pyte
     [
         ('bind = "nowhere"', "bind"),
         ("colour = 1", "colour"),
+        ('name = "line\\nbreak"', "1 to 64 printable characters"),
         ('allow = ["0x12"]', "40 hexadecimal digits"),
         ("name = ", "line"),
         ('genesis = "missing.json"', "missing.json"),

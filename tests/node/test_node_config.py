@@ -64,6 +64,8 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ('name = "a"\n[p2p]\nbind = "0.0.0.0:30303"\n', "'advertise' is needed"),
         ('name = "a"\n[p2p]\nadvertise = "a host:30303"\n', "expected a host name"),
         ("name = \n", "not TOML"),
+        ('name = "line\\nbreak"\n', "name = .*1 to 64 printable characters"),
+        ('name = ""\n', "name = ''.*1 to 64 printable characters"),
         ("", "name"),
     ],
 )
