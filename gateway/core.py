@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import httpx
-
 from gateway.book import Book, Commit, Item, NotDurable
 from gateway.chain import Chain
 from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig, RpcConfig
@@ -82,11 +80,10 @@ class Core:
         self.address = plan.key.address
         self.book = Book()
         self.keeper = keeper(self._on_durable)
-        limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4)
-        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
+        self._rpc = RpcClient(connections_max=CONNECTIONS_MAX)
         self.pool = Pool(
             plan.nodes,
-            RpcClient(self._http),
+            self._rpc,
             plan.domain,
             timeout_s=plan.rpc.timeout_ms / 1000,
             probe_interval_s=plan.rpc.probe_interval_ms / 1000,
@@ -159,7 +156,7 @@ class Core:
 
     async def close_connections(self) -> None:
         """The last thing to do."""
-        await self._http.aclose()
+        await self._rpc.close()
 
     def level(self) -> int:
         """1 to 3, as LEVELS words them."""

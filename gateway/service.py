@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import logging
 
+import httpx
+
 from gateway.access import Gatekeeper
 from gateway.anchorage import Anchorage
 from gateway.audit import Auditor
@@ -60,6 +62,7 @@ class Gateway(Core):
         super().__init__(plan, state, lambda on_durable: Durability(journal, spool, on_durable))
         assert isinstance(self.keeper, Durability)
         self._durability = self.keeper
+        self._http = httpx.AsyncClient(trust_env=False)  # for callbacks: strangers' servers, and few calls
         self.callbacks = Callbacks(config.callbacks, self._http)
         self.anchorage = Anchorage(self, config.anchors, self.callbacks)
         self.auditor = Auditor(self.pool, self.follower, self.domain)
@@ -102,6 +105,7 @@ class Gateway(Core):
         with contextlib.suppress(OSError):
             await self._save()
         await self.close_connections()
+        await self._http.aclose()
         for lock in self._locks:
             lock.release()
 
