@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.config import CallbacksConfig
+from gateway.disk import make_folder, sync_folder
 from gateway.problems import Problem
 from gateway.secrets import read_secret
 
@@ -23,6 +24,7 @@ WAITING_MAX = 10_000
 URL_BYTES_MAX = 2_048
 BACKOFF_S_MAX = 3_600.0
 AT_ONCE = 8
+WRITERS = 16
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -48,6 +50,7 @@ class Callbacks:
         self._secret = read_secret(config.secret, "the callbacks' secret") if self._hosts else b""
         self._entries: dict[bytes, _Entry] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._writing = [asyncio.Lock() for _ in range(WRITERS)]  # one at a time has to do with a batch's file
 
     async def start(self) -> None:
         for entry in await asyncio.to_thread(self._load):
@@ -84,11 +87,11 @@ class Callbacks:
         if len(self._entries) >= WAITING_MAX and batch_id not in self._entries:
             raise Problem(503, "too-many-callbacks", "Too many callbacks wait already; try again later.")
         entry = _Entry(batch_id, url)
-        await self._keep(entry)
-        old = self._entries.get(batch_id)
+        async with self._lock(batch_id):
+            await self._keep(entry)
+            old, self._entries[batch_id] = self._entries.get(batch_id), entry
         if old is not None and old.task is not None:
             old.task.cancel()
-        self._entries[batch_id] = entry
 
     def url(self, batch_id: bytes) -> str | None:
         """Whom the end of a batch is told to."""
@@ -99,8 +102,20 @@ class Callbacks:
         """Undo a `register`: the anchor was not taken after all."""
         if url is not None:
             await self.register(batch_id, url)
-        elif (entry := self._entries.pop(batch_id, None)) is not None:
-            await asyncio.to_thread(self._path(entry).unlink, missing_ok=True)
+        else:
+            await self.forget(batch_id)
+
+    async def forget(self, batch_id: bytes) -> None:
+        """Tell nobody of a batch after all."""
+        if (entry := self._entries.get(batch_id)) is not None:
+            await self._drop(entry)
+
+    async def _drop(self, entry: _Entry) -> None:
+        """Forget an entry, unless another one has taken its place."""
+        async with self._lock(entry.batch_id):
+            if self._entries.get(entry.batch_id) is entry:
+                del self._entries[entry.batch_id]
+                await asyncio.to_thread(self._path(entry).unlink, missing_ok=True)
 
     async def tell(self, batch_id: bytes, body: dict[str, Any], *, ended: bool) -> None:
         """Begin to tell whoever asked. `ended`: nothing else will come of this batch."""
@@ -109,7 +124,10 @@ class Callbacks:
             return
         entry.body, entry.ended = body, ended
         try:
-            await self._keep(entry)
+            async with self._lock(batch_id):
+                if self._entries.get(batch_id) is not entry:
+                    return  # somebody else is to be told, and will be
+                await self._keep(entry)
         except Problem as problem:
             log.warning("a callback is only in memory: %s", problem.detail)
         self._begin(entry)
@@ -135,8 +153,7 @@ class Callbacks:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, BACKOFF_S_MAX)
         if entry.ended:
-            self._entries.pop(entry.batch_id, None)
-            await asyncio.to_thread(self._path(entry).unlink, missing_ok=True)
+            await self._drop(entry)
         else:
             entry.body = None
 
@@ -145,12 +162,18 @@ class Callbacks:
         data = json.dumps(body).encode()
         headers = {"content-type": "application/json", "psephos-signature": sign(self._secret, data, int(time.time()))}
         try:
-            async with self._http.stream(
-                "POST", url, content=data, headers=headers, timeout=self._config.timeout_ms / 1000
-            ) as response:  # what it says is of no interest, and may be long
+            async with (
+                asyncio.timeout(self._config.timeout_ms / 1000),  # of all of it: the client's is for each read
+                self._http.stream("POST", url, content=data, headers=headers, timeout=None) as response,
+            ):  # what it says is of no interest, and may be long
                 return None if response.is_success else f"answered {response.status_code}"
+        except TimeoutError:
+            return f"no answer within {self._config.timeout_ms} ms"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return f"{type(error).__name__}: {error}"
+
+    def _lock(self, batch_id: bytes) -> asyncio.Lock:
+        return self._writing[batch_id[0] % WRITERS]
 
     def _path(self, entry: _Entry) -> Path:
         return self._config.folder / f"{entry.batch_id.hex()}.json"
@@ -163,7 +186,7 @@ class Callbacks:
 
     def _write(self, entry: _Entry) -> None:
         path = self._path(entry)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent)
         fresh = path.with_suffix(".new")
         document = {"batch_id": entry.batch_id.hex(), "url": entry.url, "body": entry.body, "ended": entry.ended}
         with open(fresh, "w", encoding="utf-8") as file:
@@ -171,11 +194,7 @@ class Callbacks:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
 
     def _load(self) -> list[_Entry]:
         entries = []

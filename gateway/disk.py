@@ -5,12 +5,30 @@ import os
 from pathlib import Path
 
 
+def sync_folder(folder: Path) -> None:
+    """Make creations, renamings and deletions in a folder durable. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only this user sees, durably, with its parents; harmless where it is. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)  # else a power loss takes the folder and all that was synced in it
+
+
 class Disk:
     """Blocking file operations. Each raises OSError as the operating system does."""
 
     def names(self, folder: Path) -> list[str]:
         """The names in a folder, which is made when missing."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         return os.listdir(folder)
 
     def read(self, path: Path) -> bytes:
@@ -37,11 +55,7 @@ class Disk:
 
     def sync_folder(self, folder: Path) -> None:
         """Make creations and deletions in a folder durable."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(folder)
 
 
 class FolderInUse(RuntimeError):
@@ -52,8 +66,8 @@ class FolderLock:
     """Keeps a second process out of a folder. The operating system lets go of it however this process ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FolderInUse."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Raises FolderInUse, OSError."""
+        make_folder(folder)
         self._descriptor = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,6 +24,10 @@ CHANGES_MAX = 4_096  # of the validators, in one jump
 HELD_BACK_S = 1.0  # how long a validator may hold back a block that another one has
 
 
+class HeldBack(PeerError):
+    """A validator that does not serve a block that it says it has."""
+
+
 class Follower:
     """Keeps `head`, the last block that this gateway has verified, and hands each verified block to `on_block`.
 
@@ -49,8 +53,8 @@ class Follower:
         self._on_jump = on_jump
         self._task: asyncio.Task[None] | None = None
         self._advanced = asyncio.Event()
-        self._distrusted: dict[Validator, int] = {}
-        self.head = head
+        sets.override_after(head.header)  # given after the head was verified, as is usual: it comes to a lost quorum
+        self.head = Head(head.header, sets.latest)
         self.sets = sets
         self.first_header = first_header  # that of block 0
         self.caught_up = False
@@ -109,9 +113,12 @@ class Follower:
                 log.debug("%s: %s", validator.node.node_id, error)
                 await asyncio.sleep(PAUSE_S)
             except PeerError as error:
-                # It lies or is broken: others are asked first from now on.
-                self._distrusted[validator] = self._distrusted.get(validator, 0) + 1
-                log.warning("⚠ %s serves what does not check: %s", validator.node.node_id, error)
+                # It lies or is broken: others are asked first from now on, and its word for a height counts for less.
+                validator.faults += 1
+                if not isinstance(error, HeldBack):
+                    log.warning("⚠ %s serves what does not check: %s", validator.node.node_id, error)
+                elif validator.faults == 1:
+                    log.warning("⚠ %s %s", validator.node.node_id, error)
                 await asyncio.sleep(PAUSE_S)
             else:
                 self.caught_up = self.head.header.number >= self._pool.best_height()
@@ -119,11 +126,11 @@ class Follower:
                     await asyncio.sleep(PAUSE_S)
 
     def _choose(self) -> Validator:
-        """The one that is furthest ahead and was never caught lying, if there is one."""
+        """The one that is furthest ahead, among those that answer and were caught at the fewest faults."""
         mine = self.head.header.number
         return min(
             self._pool.ordered(),  # stable: among equals the order of the pool holds
-            key=lambda one: (self._distrusted.get(one, 0), not one.reachable, -max(one.height - mine, 0) // BLOCKS_MAX),
+            key=lambda one: (not one.reachable, one.faults, -max(one.height - mine, 0) // BLOCKS_MAX),
         )
 
     async def _step(self, validator: Validator) -> bool:
@@ -131,7 +138,10 @@ class Follower:
         height = self.head.header.number
         if validator.height - height > JUMP_HEIGHTS:
             return await self._jump(validator)
+        claimed = validator.height
         blocks = await self._follow(validator, height + 1)
+        if not blocks and claimed > height:
+            raise HeldBack(f"says that it has block {claimed}, and does not serve block {height + 1}")
         for block in blocks:
             check_next(self.head, block, self._domain)
             await self._advance(block, validator)
@@ -149,8 +159,12 @@ class Follower:
                 # Once somebody has the block, an honest and quick validator is about to answer; another is left.
                 if ahead_since_s is None and self._pool.best_height() >= height:
                     ahead_since_s = loop.time()
-                if not validator.reachable or (ahead_since_s and loop.time() - ahead_since_s > HELD_BACK_S):
-                    raise RpcFailure(f"holds back block {height}")
+                if not validator.reachable:
+                    raise RpcFailure("cannot be reached any more")
+                if ahead_since_s and loop.time() - ahead_since_s > HELD_BACK_S:
+                    if validator.height >= height:
+                        raise HeldBack(f"holds back block {height}")
+                    raise RpcFailure("is behind another one, or that one lies")
                 change = asyncio.create_task(self._pool.changed())
                 await asyncio.wait((poll, change), timeout=HELD_BACK_S, return_when=asyncio.FIRST_COMPLETED)
                 change.cancel()
@@ -163,12 +177,14 @@ class Follower:
     async def _jump(self, validator: Validator) -> bool:
         """Take the validator's head by its certificate, and what changed the validators up to it by theirs."""
         blocks = await self._get_blocks(validator, validator.height, 1, 0)
-        if not blocks or blocks[0].header.number <= self.head.header.number:
-            return False
+        if not blocks:
+            raise HeldBack(f"says that it has block {validator.height}, and does not serve it")
         header = blocks[0].header
+        if header.number <= self.head.header.number:
+            return False
         sets = self.sets.copy()
         await self._prove_changes(sets, validator, header.number - 1)
-        check_final(blocks[0], sets.latest, self._domain)
+        check_final(blocks[0], sets.decide(header), self._domain)
         self.sets = sets
         await self._advance(blocks[0], validator)
         log.info("took block %d by its certificate", header.number)
@@ -204,8 +220,9 @@ class Follower:
             validators = tuple(hex_bytes(address) for address in named)
             self.sets.note(block.header, validators)
             log.info("the validators change to %d at height %d", len(validators), block.header.number + 1)
-        self._pool.set_size = len(validators)
-        self.head = Head(block.header, validators)
+        self.sets.override_after(block.header)
+        self._pool.set_size = len(self.sets.latest)
+        self.head = Head(block.header, self.sets.latest)
         self._advanced.set()
         self._advanced = asyncio.Event()
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from gateway.chain import Election, Tally
+from gateway.disk import sync_folder
 from gateway.sets import ValidatorSets
 from gateway.verify import Head, check_validators
 from node.chain.block import Header, decode_header
 from node.chain.domain import Domain
 from node.chain.errors import PeerError
 from node.chain.genesis import Genesis, build_genesis
+from node.consensus.override import Override, override_after
 
 log = logging.getLogger(__name__)
 
@@ -91,26 +93,31 @@ class VerifiedState:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, self._path)
+        sync_folder(self._path.parent)  # else a power loss brings the older file back
 
 
-def first_state(path: Path | None, domain: Domain, genesis: Genesis) -> VerifiedState:
-    """What a gateway knows that has seen nothing but the genesis document."""
+def first_state(
+    path: Path | None, domain: Domain, genesis: Genesis, overrides: tuple[Override, ...] = ()
+) -> VerifiedState:
+    """What a gateway knows that has seen nothing but the genesis document, and the overrides that it was given."""
     built = build_genesis(genesis)
     head = Head(built.block.header, built.next_validators)
-    return VerifiedState(path, domain, head, ValidatorSets([(1, head.validators)]))
+    return VerifiedState(path, domain, head, ValidatorSets([(1, head.validators)], overrides))
 
 
-def load_state(path: Path, domain: Domain, genesis: Genesis) -> VerifiedState:
+def load_state(path: Path, domain: Domain, genesis: Genesis, overrides: tuple[Override, ...] = ()) -> VerifiedState:
     """What the file says; the start of the chain where there is no file, or one that cannot be used."""
-    state = first_state(path, domain, genesis)
+    state = first_state(path, domain, genesis, overrides)
     with contextlib.suppress(FileNotFoundError):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["genesisHash"] != domain.genesis_hash.hex():
                 raise ValueError("it belongs to another network")
-            sets = ValidatorSets([(height, tuple(map(bytes.fromhex, one))) for height, one in document["sets"]])
+            entries = [(height, tuple(map(bytes.fromhex, one))) for height, one in document["sets"]]
+            sets = ValidatorSets(entries, overrides)
             head = Head(decode_header(bytes.fromhex(document["header"])), sets.latest)
-            check_validators(head.header, head.validators)
+            if override_after(head.header, overrides) is None:  # which may name others than the head does
+                check_validators(head.header, head.validators)
             elections = {item["id"]: _election(item) for item in document["elections"]}
             tallies = {int(id_): _tally(item) for id_, item in document["tallies"].items()}
         except (ValueError, KeyError, TypeError, PeerError) as error:

@@ -62,6 +62,7 @@ class Validator:
     reachable: bool = False  # the last probe or call got an answer that makes sense
     busy: int = 0  # calls under way
     recent: list[bool] = field(default_factory=list)  # of the last probes: answered or not
+    faults: int = 0  # blocks that did not check, or were held back
 
 
 class Pool:
@@ -110,7 +111,10 @@ class Pool:
         return 2 if self.has_quorum() else 3
 
     def best_height(self) -> int:
-        return max((validator.height for validator in self.validators if validator.reachable), default=-1)
+        """The highest height that a reachable validator names, of those that were caught at the fewest faults."""
+        reachable = [validator for validator in self.validators if validator.reachable]
+        least = min((validator.faults for validator in reachable), default=0)
+        return max((validator.height for validator in reachable if validator.faults == least), default=-1)
 
     def ordered(self) -> list[Validator]:
         """Whom to ask first: healthy before degraded before unreachable, then the least busy, then the quickest."""
