@@ -58,6 +58,7 @@ def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
         help="one host per process, named as the process is: listen on all interfaces, reach each other by name",
     )
     init.add_argument("--if-missing", action="store_true", help="succeed when the network exists already")
+    init.add_argument("--observer", action="store_true", help="add a node that follows the chain and signs nothing")
 
     genesis = verbs.add_parser(
         "genesis",

@@ -14,7 +14,9 @@ from cluster import view
 from cluster.cli import DEFAULT_CHAIN_ID
 from cluster.creation import create, reconfigure
 from cluster.network import (
+    COMMANDS,
     CONFIG_FILES,
+    NODES,
     ClusterError,
     Kind,
     Network,
@@ -57,7 +59,9 @@ def _interval_ms(options: argparse.Namespace, known: int) -> int:
     return value
 
 
-def _new_network(options: argparse.Namespace, *, dev: bool, containers: bool = False) -> Network:
+def _new_network(
+    options: argparse.Namespace, *, dev: bool, containers: bool = False, observer: bool = False
+) -> Network:
     return local_network(
         DEFAULT_VALIDATORS if options.validators is None else options.validators,
         _ports(options, Ports()),
@@ -65,6 +69,7 @@ def _new_network(options: argparse.Namespace, *, dev: bool, containers: bool = F
         dev=dev,
         block_interval_ms=_interval_ms(options, DEFAULT_INTERVAL_MS),
         containers=containers,
+        observer=observer,
     )
 
 
@@ -89,7 +94,7 @@ def _adjust(options: argparse.Namespace, network: Network, table: ProcessTable) 
             "use another --data-dir for another network"
         )
     ports = _ports(options, network.ports)
-    ports.check(validators)
+    ports.check(len(network.of_kind(*NODES)))
     changed = replace(
         network if ports == network.ports else network.with_ports(ports),
         block_interval_ms=_interval_ms(options, network.block_interval_ms),
@@ -118,7 +123,7 @@ def up(options: argparse.Namespace) -> int:
         if strange:
             raise ClusterError(
                 f"{strange[0]} was made for a host of its own: run it there, `psephos "
-                f"{network.named(strange[0]).kind.replace('validator', 'node')} --config …`"
+                f"{COMMANDS[network.named(strange[0]).kind]} --config …`"
             )
         network = _adjust(options, network, table)
         console.print(f"resuming the network in {table.data_dir}: chain {network.chain_id}", soft_wrap=True)
@@ -243,7 +248,8 @@ def init(options: argparse.Namespace) -> int:
             print(f"{options.data_dir} holds chain {existing.chain_id} already")
             return 0
         raise ClusterError(f"{options.data_dir} holds a network already: choose another --data-dir")
-    network = create(options.data_dir, _new_network(options, dev=options.dev, containers=options.containers))
+    network = _new_network(options, dev=options.dev, containers=options.containers, observer=options.observer)
+    network = create(options.data_dir, network)
     print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
     for process in network:
         print(f"  {process.name:<12} {process.url}  {process.address}".rstrip())

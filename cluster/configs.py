@@ -1,8 +1,10 @@
 """The configuration files of a network's processes: TOML with each key explained, rendered from its description."""
 
 import json
+import os
 
 from cluster.network import Network, Process
+from node.rpc.hosts import is_address
 
 _COMMON = """\
 # Written by psephos. Paths are relative to this folder. Any key can be overridden by an environment variable:
@@ -12,10 +14,11 @@ _COMMON = """\
 _NODE = """
 name = {name}            # what logs and peers call this node
 genesis = "genesis.json"      # the network's rules; must be the same file everywhere
-key = "node.key"              # the validator's private key, 0x-hex, mode 0600
+key = "node.key"              # the node's private key, 0x-hex or a keystore V3, mode 0600
+# key_password_file = "…"     # a keystore's password, on the first line of a file of mode 0600
 guard = "guard"               # what was signed, so that nothing is signed twice; keep it out of backups
 data = "chain"                # the LevelDB folder; one process at a time
-sign = true                   # false: follow the chain and sign nothing
+sign = {sign}                 # false: follow the chain and sign nothing
 # override = "override.json"  # only where operators replace a quorum lost for good: docs/OPERATIONS.md
 
 [p2p]
@@ -23,12 +26,17 @@ bind = {p2p_bind}             # where peers are listened for
 advertise = {p2p_advertise}   # where peers should dial; host names are allowed
 bootnodes = {bootnodes}       # where peers are found at first
 peers_file = "peers.json"     # found peers, so that the bootnode may die
-# observers = ["0x…"]         # who may connect and follow without being a validator, for instance to become one
+{observers}         # who may connect and follow without being a validator, for instance to become one
 
 [rpc]
 bind = {rpc_bind}             # JSON-RPC over HTTP and WebSocket, GET /health, GET /ready
 dev_accounts = {dev_accounts}         # sign for callers with the development mnemonic's accounts; on loopback only
+hosts = {hosts}                    # names by which callers may reach it, besides addresses and localhost
 # [rpc.limits] holds what one caller may ask for at once; docs/RPC.md lists it
+
+[rpc.operators]               # admin, debug and txpool: a listener of its own that asks for tokens, as geth's does
+bind = "127.0.0.1:0"          # keep it on loopback; 0: any free port, which operators.url names
+jwt_secret = "jwt.hex"        # signs the tokens (HS256); 32 bytes of hex, mode 0600, made when there is none
 
 [consensus]                   # the pace; no part of a block's validity
 block_interval_min_ms = {interval}    # least time between blocks when work waits
@@ -52,8 +60,9 @@ level = "INFO"                # DEBUG, INFO, WARNING or ERROR
 _GATEWAY = """
 name = {name}            # what logs call it
 genesis = "genesis.json"      # the network's rules; the certificates it checks hang on them
-key = "gateway.key"           # its account's private key, 0x-hex, mode 0600; one process at a time
-master_secret = "master.secret"   # turns voter ids into nullifiers; shared by all gateways of a network. Losing it
+key = {key}           # its account's private key, 0x-hex or a keystore V3, mode 0600; one process at a time
+# key_password_file = "…"     # a keystore's password, on the first line of a file of mode 0600
+master_secret = {secret}   # turns voter ids into nullifiers; shared by all gateways of a network. Losing it
                               # permits double votes, leaking it unmasks voters
 journal = "journal"           # accepted and not yet final; synced before anything is acknowledged
 spool = "spool"               # where that goes when the journal's disk fails: better another disk
@@ -91,13 +100,17 @@ def _listen(process: Process, port: int) -> str:
 
 
 def _node(network: Network, process: Process) -> str:
+    observers = [observer.address for observer in network.of_kind("observer") if observer != process]
     return _COMMON.format(prefix="PSEPHOS_NODE", example="PSEPHOS_NODE_RPC__BIND") + _NODE.format(
         name=_text(process.name),
         p2p_bind=_listen(process, process.p2p_port),
         p2p_advertise=_text(f"{process.host}:{process.p2p_port}"),
         bootnodes=json.dumps([bootnode.url for bootnode in network.of_kind("bootnode")]),
         rpc_bind=_listen(process, process.port),
+        sign="false" if process.kind == "observer" else "true",
+        observers=f"observers = {json.dumps(observers)}" if observers else '# observers = ["0x…"]',
         dev_accounts="true" if network.dev else "false",
+        hosts=json.dumps([] if is_address(process.host) else [process.host]),
         interval=network.block_interval_ms,
     )
 
@@ -106,6 +119,14 @@ def _bootnode(_network: Network, process: Process) -> str:
     return _COMMON.format(prefix="PSEPHOS_BOOTNODE", example="PSEPHOS_BOOTNODE_LOG__LEVEL") + _BOOTNODE.format(
         name=_text(process.name), bind=_listen(process, process.port)
     )
+
+
+def secrets_folder(network: Network, process: Process) -> str:
+    """Where the gateway's key and secret lie, seen from its folder: a prefix of paths, empty for the folder itself.
+
+    A container's data volume is written to, and copied for backups; what must not leak is in another, read-only one.
+    """
+    return f"../{process.name}-secrets/" if network.containers else ""
 
 
 def _gateway(network: Network, process: Process) -> str:
@@ -120,6 +141,8 @@ def _gateway(network: Network, process: Process) -> str:
     return _COMMON.format(prefix="PSEPHOS_GATEWAY", example="PSEPHOS_GATEWAY_BATCH__GATHER_MS") + _GATEWAY.format(
         name=_text(process.name),
         bind=_listen(process, process.port),
+        key=_text(f"{secrets_folder(network, process)}gateway.key"),
+        secret=_text(f"{secrets_folder(network, process)}master.secret"),
         auto_create="true" if network.dev else "false",
         validators=validators,
     )
@@ -127,7 +150,8 @@ def _gateway(network: Network, process: Process) -> str:
 
 def render(network: Network, process: Process) -> str:
     """The configuration file of one process of `network`."""
-    return {"bootnode": _bootnode, "validator": _node, "gateway": _gateway}[process.kind](network, process)
+    writers = {"bootnode": _bootnode, "validator": _node, "observer": _node, "gateway": _gateway}
+    return writers[process.kind](network, process)
 
 
 def render_client(network: Network) -> str:
@@ -142,12 +166,13 @@ def render_client(network: Network) -> str:
         f"rpc_urls = {json.dumps([validator.url for validator in network.of_kind('validator')])}",
     ]
     if network.dev and gateway is not None:
+        secret = f"{gateway.name}/{secrets_folder(network, gateway)}master.secret"
         lines += [
             "",
             "# For gateway.blockchain_client: an account of its own, and the gateway's secret, so that a voter who",
             "# uses both roads counts once.",
             'key = "client.key"',
-            f"master_secret = {_text(f'{gateway.name}/master.secret')}",
+            f"master_secret = {_text(os.path.normpath(secret))}",
         ]
     for validator in network.of_kind("validator"):
         lines += [

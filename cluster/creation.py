@@ -1,5 +1,6 @@
 """Makes a network's folders: keys, genesis, configuration and guards, one self-contained folder per process."""
 
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from cluster.configs import render, render_client
+from cluster.configs import render, render_client, secrets_folder
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI
 from cluster.files import write_atomically
 from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Process, dump
@@ -16,7 +17,7 @@ from node.chain.genesis import Genesis, GenesisError, domain_of, genesis_documen
 from node.guardfile import create as create_guard
 from node.keyfile import create_key
 
-KEY_FILES = {"validator": "node.key", "gateway": "gateway.key"}
+KEY_FILES = {"validator": "node.key", "observer": "node.key", "gateway": "gateway.key"}
 SECRET_FILE = "master.secret"
 CLIENT_KEY_FILE = "client.key"  # a gateway account for programs that use the client library, in dev networks
 GUARD_FILE = "guard"
@@ -108,9 +109,12 @@ def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
         processes = []
         for process in network:
             if process.kind != "bootnode":
+                folder = data_dir / process.name
+                if process.kind == "gateway":
+                    folder = Path(os.path.normpath(folder / secrets_folder(network, process)))
                 # Left by an init that was killed: nothing has ever run on it.
-                (data_dir / process.name / KEY_FILES[process.kind]).unlink(missing_ok=True)
-                process = replace(process, address=new_keys(data_dir / process.name, process.kind))
+                (folder / KEY_FILES[process.kind]).unlink(missing_ok=True)
+                process = replace(process, address=new_keys(folder, process.kind))
             processes.append(process)
         network = replace(network, processes=tuple(processes))
     client = _client_key(data_dir, network) if keys else ""

@@ -11,9 +11,15 @@ FILE = "cluster.json"
 VALIDATORS_MAX = 7
 LOCAL = "127.0.0.1"
 
-Kind = Literal["bootnode", "validator", "gateway"]
-CONFIG_FILES: Mapping[Kind, str] = {"bootnode": "bootnode.toml", "validator": "node.toml", "gateway": "gateway.toml"}
-COMMANDS: Mapping[Kind, str] = {"bootnode": "bootnode", "validator": "node", "gateway": "gateway"}
+Kind = Literal["bootnode", "validator", "observer", "gateway"]  # an observer is a node that follows and signs nothing
+CONFIG_FILES: Mapping[Kind, str] = {
+    "bootnode": "bootnode.toml",
+    "validator": "node.toml",
+    "observer": "node.toml",
+    "gateway": "gateway.toml",
+}
+COMMANDS: Mapping[Kind, str] = {"bootnode": "bootnode", "validator": "node", "observer": "node", "gateway": "gateway"}
+NODES: tuple[Kind, ...] = ("validator", "observer")
 
 
 class ClusterError(RuntimeError):
@@ -29,14 +35,14 @@ class Ports:
     p2p: int = 30303
     bootnode: int = 30300
 
-    def check(self, validators: int, *, hosts_apart: bool = False) -> None:
-        """Raise ClusterError for a port outside 1..65535 and for ranges of `validators` ports that overlap.
+    def check(self, nodes: int, *, hosts_apart: bool = False) -> None:
+        """Raise ClusterError for a port outside 1..65535 and for ranges of `nodes` ports that overlap.
 
-        With `hosts_apart` each process has a host of its own, so that only a validator's two ports can meet.
+        With `hosts_apart` each process has a host of its own, so that only a node's two ports can meet.
         """
         owners: dict[int, str] = {}
-        wanted = [("--gateway-port", self.gateway, 1), ("--rpc-port", self.rpc, validators)]
-        wanted += [("--p2p-port", self.p2p, validators), ("--bootnode-port", self.bootnode, 1)]
+        wanted = [("--gateway-port", self.gateway, 1), ("--rpc-port", self.rpc, nodes)]
+        wanted += [("--p2p-port", self.p2p, nodes), ("--bootnode-port", self.bootnode, 1)]
         for option, first, count in wanted:
             for port in range(first, first + count):
                 if not 1 <= port <= 65535:
@@ -54,7 +60,7 @@ class Process:
 
     `host` is where others reach it, `bind` the local address it listens on. `port` is its HTTP port (JSON-RPC of a
     validator, the API of gateway and bootnode); `p2p_port` is a validator's other port, 0 elsewhere. `address` is
-    its account (0x-hex), empty for the bootnode, which has none.
+    its account (0x-hex), empty for the bootnode, which has none. An observer has all that a validator has, save votes.
     """
 
     name: str
@@ -78,20 +84,24 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """All processes of one chain, in the order in which they are started."""
+    """All processes of one chain, in the order in which they are started.
+
+    With `containers`, each has a host of its own that bears its name, and the gateway's secrets a folder of their own.
+    """
 
     chain_id: int
     dev: bool
     block_interval_ms: int
     processes: tuple[Process, ...]
     genesis_hash: str = ""
+    containers: bool = False
 
     def __iter__(self) -> Iterator[Process]:
         return iter(self.processes)
 
-    def of_kind(self, kind: Kind) -> tuple[Process, ...]:
-        """The processes of one kind, in order."""
-        return tuple(process for process in self.processes if process.kind == kind)
+    def of_kind(self, *kinds: Kind) -> tuple[Process, ...]:
+        """The processes of these kinds, in order."""
+        return tuple(process for process in self.processes if process.kind in kinds)
 
     @property
     def gateway(self) -> Process | None:
@@ -107,15 +117,12 @@ class Network:
 
     def with_ports(self, ports: Ports) -> "Network":
         """The same network with its ports counted from `ports` again."""
-        count = {"bootnode": 0, "validator": 0, "gateway": 0}
-        first = {"bootnode": ports.bootnode, "validator": ports.rpc, "gateway": ports.gateway}
-        moved = []
-        for process in self.processes:
-            index = count[process.kind]
-            count[process.kind] += 1
-            p2p_port = ports.p2p + index if process.kind == "validator" else 0
-            moved.append(replace(process, port=first[process.kind] + index, p2p_port=p2p_port))
-        return replace(self, processes=tuple(moved))
+        moved = {}
+        for kinds, first in ((("bootnode",), ports.bootnode), (NODES, ports.rpc), (("gateway",), ports.gateway)):
+            for index, process in enumerate(self.of_kind(*kinds)):
+                p2p_port = ports.p2p + index if kinds == NODES else 0
+                moved[process.name] = replace(process, port=first + index, p2p_port=p2p_port)
+        return replace(self, processes=tuple(moved[process.name] for process in self.processes))
 
     @property
     def ports(self) -> Ports:
@@ -131,23 +138,31 @@ class Network:
 
 
 def local_network(
-    validators: int, ports: Ports, *, chain_id: int, dev: bool, block_interval_ms: int, containers: bool = False
+    validators: int,
+    ports: Ports,
+    *,
+    chain_id: int,
+    dev: bool,
+    block_interval_ms: int,
+    containers: bool = False,
+    observer: bool = False,
 ) -> Network:
-    """One bootnode, `validators` validators and one gateway, without addresses yet.
+    """One bootnode, `validators` validators, an observer if there shall be one, and one gateway, without addresses yet.
 
     All on 127.0.0.1; with `containers`, each on a host of its own that bears its name, listening on every interface.
     """
     if not 1 <= validators <= VALIDATORS_MAX:
         raise ClusterError(f"--validators {validators}: from 1 to {VALIDATORS_MAX} can be started together")
-    ports.check(validators, hosts_apart=containers)
+    ports.check(validators + observer, hosts_apart=containers)
     names: list[tuple[str, Kind]] = [("bootnode", "bootnode")]
     names += [(f"validator-{number}", "validator") for number in range(1, validators + 1)]
+    names += [("observer", "observer")] if observer else []
     names += [("gateway", "gateway")]
     processes = tuple(
         Process(name, kind, "0.0.0.0" if containers else LOCAL, name if containers else LOCAL, 1)
         for name, kind in names
     )
-    return Network(chain_id, dev, block_interval_ms, processes).with_ports(ports)
+    return Network(chain_id, dev, block_interval_ms, processes, containers=containers).with_ports(ports)
 
 
 def dump(network: Network) -> str:
@@ -158,6 +173,7 @@ def dump(network: Network) -> str:
         "genesisHash": network.genesis_hash,
         "dev": network.dev,
         "blockIntervalMs": network.block_interval_ms,
+        "containers": network.containers,
         "processes": [asdict(process) for process in network],
     }
     return json.dumps(document, indent=2) + "\n"
@@ -178,6 +194,7 @@ def parse(text: str, source: Path) -> Network:
             block_interval_ms=int(document["blockIntervalMs"]),
             processes=tuple(Process(**process) for process in document["processes"]),
             genesis_hash=str(document["genesisHash"]),
+            containers=bool(document.get("containers", False)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ClusterError(f"{source} is damaged ({error!r}): restore it, or choose another --data-dir") from None

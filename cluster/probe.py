@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from cluster.network import Process
+from cluster.network import NODES, Process
 
 TIMEOUT_S = 1.0
 
@@ -67,7 +67,7 @@ class Prober:
             healthy = self._client.get(f"{process.url}/health")
             ready = self._client.get(f"{process.url}/ready")
             status: dict[str, Any] = {}
-            if process.kind == "validator" and healthy.is_success:
+            if process.kind in NODES and healthy.is_success:
                 status = self._status(process)
             return self._read(healthy, ready, status)
         except httpx.TimeoutException:

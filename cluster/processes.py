@@ -144,10 +144,10 @@ class ProcessTable:
 
     def check_ports(self, process: Process) -> None:
         """Raise ClusterError when somebody else listens on a port that the process needs."""
-        options = {"bootnode": "--bootnode-port", "validator": "--rpc-port", "gateway": "--gateway-port"}
+        options = {"bootnode": "--bootnode-port", "gateway": "--gateway-port"}
         for port in process.ports:
             if not port_is_free(process.bind, port):
-                option = "--p2p-port" if port == process.p2p_port else options[process.kind]
+                option = "--p2p-port" if port == process.p2p_port else options.get(process.kind, "--rpc-port")
                 raise ClusterError(
                     f"port {port}, which {process.name} needs, is used by another program: stop that one (another "
                     f"cluster: `psephos down --data-dir …`), or move this one with `psephos up {option} …`"

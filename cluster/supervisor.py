@@ -24,7 +24,7 @@ DEMO_ELECTION = 1
 TICK_S = 1.0
 PLAIN_STATUS_S = 30.0
 GATEWAY_LEVEL_QUORUM = 2  # from level 3 on, a gateway sees no quorum and only journals
-STOP_ORDER: tuple[Kind, ...] = ("gateway", "validator", "bootnode")
+STOP_ORDER: tuple[Kind, ...] = ("gateway", "observer", "validator", "bootnode")
 
 
 class Interrupts:

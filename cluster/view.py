@@ -12,7 +12,7 @@ from cluster.network import Network, Process
 from cluster.probe import Health
 from cluster.processes import State
 
-PURPOSE = {"bootnode": "peer records", "validator": "JSON-RPC", "gateway": "HTTP API"}
+PURPOSE = {"bootnode": "peer records", "validator": "JSON-RPC", "observer": "JSON-RPC", "gateway": "HTTP API"}
 
 
 def endpoints_table(network: Network, pids: Mapping[str, int]) -> Table:

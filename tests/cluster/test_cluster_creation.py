@@ -14,8 +14,10 @@ from cluster.cli import main
 from cluster.configs import render
 from cluster.creation import create, new_keys, reconfigure
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI, DEV_MNEMONIC
-from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Ports, dump, load, local_network
+from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Ports, dump, load, local_network, parse
 from cluster.processes import ROOT
+from gateway.config import load_config as load_gateway
+from gateway.secrets import read_key
 from node.chain.genesis import domain_of, parse_genesis
 from node.config import load_config
 from node.guardfile import GuardFile
@@ -106,6 +108,37 @@ def test_containers_reach_each_other_by_name(tmp_path: Path) -> None:
     assert config.p2p.advertise == "validator-2:30304"
     assert config.p2p.bootnodes == ["http://bootnode:30300"]
     assert network.named("gateway").url == "http://gateway:8000"
+
+
+def test_an_observer_is_let_in_and_signs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--data-dir", str(tmp_path / "d"), "--observer"]) == 0
+    network = load(tmp_path / "d")
+    assert network is not None
+    (observer,) = network.of_kind("observer")
+    config = load_config(tmp_path / "d" / "observer" / "node.toml")
+    assert not config.sign
+    assert not config.guard.exists()
+    assert (config.rpc.bind, config.p2p.bind) == ("127.0.0.1:8004", "127.0.0.1:30306")
+    assert "0x" + load_key(config.key).address.hex() == observer.address
+    genesis = parse_genesis(json.loads(config.genesis.read_text()))
+    assert bytes.fromhex(observer.address[2:]) not in genesis.validators
+    for validator in network.of_kind("validator"):
+        config = load_config(tmp_path / "d" / validator.name / "node.toml")
+        assert config.p2p.observers == [observer.address]
+
+
+def test_a_containers_secrets_are_outside_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSEPHOS_GATEWAY_ALLOW_ANONYMOUS", "true")
+    network = create(tmp_path, blank(containers=True))
+    for name in ("gateway.key", "master.secret"):
+        assert [path.parent.name for path in tmp_path.rglob(name)] == ["gateway-secrets"]
+    gateway = load_gateway(tmp_path / "gateway" / "gateway.toml")
+    key = read_key(gateway.key, "the key")
+    assert "0x" + key.address.hex() == network.named("gateway").address
+    assert gateway.master_secret.is_file()
+    client = tomllib.loads((tmp_path / "client.toml").read_text())
+    assert (tmp_path / client["master_secret"]).samefile(gateway.master_secret)
+    assert parse(dump(network), tmp_path) == network
 
 
 def test_what_compose_asks_for_can_be_made(tmp_path: Path) -> None:
