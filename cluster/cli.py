@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster import checks, gateway_verbs, key_verbs
+from cluster.bench import verbs as bench_verbs
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
 DEFAULT_CHAIN_ID = 7770
@@ -180,6 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
     key_verbs.add_verbs(verbs)
     checks.add_verbs(verbs)
     gateway_verbs.add_verbs(verbs)
+    bench_verbs.add_verbs(verbs)
     return parser
 
 
@@ -214,6 +216,7 @@ _PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
     "gateway": _run_gateway,
     **checks.HANDLERS,
     **gateway_verbs.HANDLERS,
+    **bench_verbs.HANDLERS,
 }
 
 

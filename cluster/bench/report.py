@@ -1,0 +1,161 @@
+"""What a benchmark tells: a table for people, a document for programs, a picture of the run."""
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.bench import figures
+from cluster.bench.run import Run
+from cluster.chart import COLOURS, Band, Curve, Panel, draw
+
+BIN_S = 0.5
+OTHERS_CORES = 0.15  # more than this and somebody else was at work on the machine
+DEATH_COLOUR = (214, 39, 40)
+
+
+def machine_shown(folder_ms: float | None) -> dict[str, Any]:
+    """What the figures hang on besides the program."""
+    model = "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), model)
+    return {
+        "processor": model,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "synced_write_ms": folder_ms,
+    }
+
+
+def document(runs: Sequence[Run], where: dict[str, Any]) -> dict[str, Any]:
+    """Everything, with the medians of all runs; each figure of the medians is the median of that figure."""
+    return {
+        "machine": where,
+        "runs": [run.figures | {"problems": run.problems} for run in runs],
+        "median": figures.medians([run.figures for run in runs]),
+    }
+
+
+def write_json(path: Path, told: dict[str, Any]) -> None:
+    """The document as a file."""
+    path.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def show(console: Console, told: dict[str, Any]) -> None:
+    """The medians, and each run's throughput where there are several."""
+    median, runs = told["median"], told["runs"]
+    many = f", medians of {len(runs)} runs" if len(runs) > 1 else ""
+    rate = f", {median['rate']:,.0f} a second asked for" if median["rate"] else ""
+    console.print(
+        f"\n[bold]{median['kind']}, {median['mode']}[/bold]: {median['records']:,.0f} records, "
+        f"{median['records_a_request']:,.0f} to a request, {median['clients']:,.0f} connections{rate}{many}"
+    )
+    console.print(
+        f"  [bold]{median['per_second']:,.0f} a second[/bold] final on all validators "
+        f"({median['final']:,.0f} in {median['seconds']:.2f} s, {median['blocks']:,.0f} blocks)"
+    )
+    if len(runs) > 1:
+        each = [f"{run['per_second']:,.0f}" for run in runs]
+        console.print(f"  each run: {', '.join(each)} a second")
+    latency = median["latency_ms"]
+    if latency:
+        console.print(
+            "  submission to final, ms: " + ", ".join(f"{name} {value:,.0f}" for name, value in latency.items())
+        )
+    if median.get("death"):
+        _show_death(console, median["death"])
+    console.print(f"  longest time without a final record: {median['longest_gap_s'] * 1e3:,.0f} ms")
+    console.print(_processes(median))
+    _show_limits(console, median)
+    for number, run in enumerate(runs, 1):
+        for problem in run["problems"]:
+            console.print(f"  [red]✗ run {number}: {problem}[/red]", markup=True, highlight=False)
+    if all(run["checked"] for run in runs):
+        console.print("  ✓ checked afterwards: everything counted once, the same on every validator")
+
+
+def _show_death(console: Console, death: dict[str, float]) -> None:
+    console.print(
+        f"  one validator killed after {death['killed_after_s']:.1f} s: {death['per_second_before']:,.0f} a second "
+        f"before, {death['per_second_after']:,.0f} after the first 2 s: ratio {death['ratio']:.2f} "
+        f"({death['ratio_with_settling']:.2f} with them)"
+    )
+    console.print(
+        f"  longest time without a final record after the death: {death['longest_gap_s'] * 1e3:,.0f} ms; "
+        f"after the first 2 s: {death['longest_gap_settled_s'] * 1e3:,.0f} ms"
+    )
+
+
+def _processes(median: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 3), header_style="bold")
+    table.add_column("  process")
+    for heading in ("CPU s", "cores", "µs a record", "memory MB", "peak MB", "disk bytes a record"):
+        table.add_column(heading, justify="right")
+    for name, taken in median["processes"].items():
+        disk = median["bytes_a_record"].get(name)
+        table.add_row(
+            f"  {name}",
+            f"{taken['cpu_s']:.2f}",
+            f"{taken['cores']:.2f}",
+            f"{taken['us_a_record']:.1f}",
+            f"{taken['resident_bytes'] / 1e6:.0f}",
+            f"{taken['resident_peak_bytes'] / 1e6:.0f}",
+            "" if disk is None else f"{disk:.0f}",
+        )
+    table.add_row("  all", "", f"{median['machine']['busy_cores']:.2f}", f"{median['cpu_us_a_record']:.1f}", "", "", "")
+    return table
+
+
+def _show_limits(console: Console, median: dict[str, Any]) -> None:
+    machine = median["machine"]
+    share = f"  the generator took {median['generator_share']:.0%} of the CPU"
+    if median["generator_was_limit"]:
+        share += "; [yellow]! it was the limit: the system could have done more[/yellow]"
+    console.print(share)
+    if median["rate"]:
+        console.print(
+            f"  requests left late by {median['sent_late_ms_p99']:.1f} ms (99 %); latencies count from when due"
+        )
+    if machine["others_cores"] > OTHERS_CORES:
+        console.print(
+            f"  [yellow]! something else used {machine['others_cores']:.2f} of {machine['cores']:.0f} cores: "
+            "the figures are too low[/yellow]"
+        )
+
+
+def plot(run: Run) -> bytes:
+    """A PNG: what became final in each half second, how much work each process did, and memory."""
+    began, span = run.began_s, run.ended_s - run.began_s
+    bins = [began + BIN_S * number for number in range(int(span / BIN_S) + 1)]
+    rates = [(at - began, figures.per_second(run.final, at, min(at + BIN_S, run.ended_s))) for at in bins]
+    rate = Curve("final records a second", [*rates, (span, rates[-1][1])], COLOURS[0])
+    names = list(run.figures["processes"])
+    cores, memory = [], []
+    seen = [one for one in run.snapshots if began - BIN_S <= one.at_s <= run.ended_s + BIN_S]
+    for number, name in enumerate(names):
+        there = [one for one in seen if name in one.taken]
+        points = [
+            (
+                after.at_s - began,
+                100 * (after.taken[name].cpu_s - before.taken[name].cpu_s) / (after.at_s - before.at_s),
+            )
+            for before, after in zip(there, there[2:], strict=False)
+        ]
+        colour = COLOURS[number % len(COLOURS)]
+        cores.append(Curve(name, points, colour))
+        memory.append(Curve(name, [(one.at_s - began, one.taken[name].resident_bytes / 1e6) for one in there], colour))
+    panels = [
+        Panel("final records a second", [rate]),
+        Panel("CPU, % of one core", cores),
+        Panel("memory, MB", memory),
+    ]
+    bands = [Band(run.victim, run.killed_s - began, span, DEATH_COLOUR)] if run.killed_s is not None else []
+    lanes = [run.victim] if run.victim else []
+    title = f"psephos bench {run.figures['kind']} {run.figures['mode']}: {run.figures['per_second']:.0f} a second"
+    return draw(title, panels, lanes, bands, [("killed", DEATH_COLOUR)] if bands else [], span)
