@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gateway.journal import RecordKey, Replayed, record_key
 from gateway.journal_format import Place
@@ -80,7 +80,7 @@ class Item:
         self.queued = False  # on its way to the chain
         self.updated_at_ms = received_at_ms
         self.taken_by: str | None = None
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: list[_Ends] = []
 
     @property
     def pending(self) -> bool:
@@ -92,20 +92,51 @@ class Item:
 
     def wake(self) -> None:
         """Let everyone who waits for the end look again."""
-        for waiter in self.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.waiters.clear()
+        if self.waiters:
+            waiters, self.waiters = self.waiters, []
+            for waiter in waiters:
+                waiter.one_less()
 
     async def wait(self, timeout_s: float) -> None:
         """Return when the record's end is known, or the time is over."""
-        if not self.pending or timeout_s <= 0:
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self.waiters.append(waiter)
-        await asyncio.wait((waiter,), timeout=timeout_s)
-        if not waiter.done():
-            self.waiters.remove(waiter)
+        await wait_for_ends((self,), timeout_s)
+
+
+class _Ends:
+    """Counts down the records whose ends one caller waits for: one future however many they are."""
+
+    __slots__ = ("_left", "future")
+
+    def __init__(self, future: asyncio.Future[None], left: int) -> None:
+        self.future, self._left = future, left
+
+    def one_less(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self.over()
+
+    def over(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+async def wait_for_ends(items: Sequence[Item], timeout_s: float) -> None:
+    """Return when the ends of all these records are known, or the time is over."""
+    waiting = [item for item in items if item.pending]
+    if not waiting or timeout_s <= 0:
+        return
+    loop = asyncio.get_running_loop()
+    ends = _Ends(loop.create_future(), len(waiting))
+    for item in waiting:
+        item.waiters.append(ends)
+    timer = loop.call_later(timeout_s, ends.over)
+    try:
+        await ends.future
+    finally:
+        timer.cancel()
+        for item in waiting:
+            if item.waiters and ends in item.waiters:
+                item.waiters.remove(ends)
 
 
 def item_of(replayed: Replayed) -> Item:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.book import Item
@@ -20,30 +21,80 @@ from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
 CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
-async def ballot_of(
-    core: Core, body: VoteBody, admit: Callable[[bytes], None] = lambda nullifier: None
-) -> tuple[Ballot, str]:
+def _admit_all(nullifier: bytes) -> None:
+    """Refuse no voter."""
+
+
+async def ballot_of(core: Core, vote: VoteBody, admit: Callable[[bytes], None] = _admit_all) -> tuple[Ballot, str]:
     """The ballot of a vote and its transaction id. `admit` may refuse the voter.
 
     Raises Problem where the election will surely not take it.
     """
-    id_ = body.election_id
-    election = await _election(core, id_)
-    key = core.elections.key(id_)
+    return _ballot(core, await _election(core, vote.election_id), vote, admit)
+
+
+@dataclass(slots=True)
+class Casting:
+    """What became of one vote of many: an item that is durable, or the problem with it."""
+
+    vote: VoteBody
+    transaction_id: str | None
+    item: Item | None = None
+    problem: Problem | None = None
+
+
+async def cast_votes(core: Core, votes: Sequence[VoteBody], admit: Callable[[bytes], None]) -> list[Casting]:
+    """Make the ballots of many votes durable in one go; each is taken or refused on its own."""
+    ids = list({vote.election_id: None for vote in votes})
+    elections = dict(zip(ids, await asyncio.gather(*(_election_or_problem(core, id_) for id_ in ids)), strict=True))
+    castings = []
+    for vote in votes:
+        casting = Casting(vote, vote.transaction_id)
+        castings.append(casting)
+        election = elections[vote.election_id]
+        if isinstance(election, Problem):
+            casting.problem = election
+            continue
+        try:
+            ballot, casting.transaction_id = _ballot(core, election, vote, admit)
+            casting.item = core.keep(ballot)
+        except Problem as problem:
+            casting.problem = problem
+    for casting in castings:
+        if casting.item is not None and not casting.item.durable:  # most share one commit, over after the first wait
+            try:
+                await core.durable(casting.item)
+            except Problem as problem:
+                casting.item, casting.problem = None, problem
+    return castings
+
+
+async def _election_or_problem(core: Core, id_: int) -> Election | Problem | None:
     try:
-        nullifier = key.nullifier(body.voter_id)
-        transaction_id = body.transaction_id or key.made_transaction_id(nullifier)
+        return await _election(core, id_)
+    except Problem as problem:
+        return problem
+
+
+def _ballot(
+    core: Core, election: Election | None, vote: VoteBody, admit: Callable[[bytes], None]
+) -> tuple[Ballot, str]:
+    """The ballot of a vote and its transaction id. Raises Problem where the election will surely not take it."""
+    key = core.elections.key(vote.election_id)
+    try:
+        nullifier = key.nullifier(vote.voter_id)
+        transaction_id = vote.transaction_id or key.made_transaction_id(nullifier)
         record_id = key.record_id(transaction_id)
     except InvalidId as error:
         raise Problem(422, "not-valid", f"{error}.") from None
     admit(nullifier)
-    if body.encrypted_vote is not None:
-        kind, content = KIND_SEALED, body.encrypted_vote.encode()
+    if vote.encrypted_vote is not None:
+        kind, content = KIND_SEALED, vote.encrypted_vote.encode()
     else:
-        kind, content = KIND_OPEN, bytes((_choice(election, body.choice),))
+        kind, content = KIND_OPEN, bytes((_choice(election, vote.choice),))
     if election is not None:
         _check_election(core, election, kind)
-    return Ballot(id_, nullifier, record_id, kind, content), transaction_id
+    return Ballot(vote.election_id, nullifier, record_id, kind, content), transaction_id
 
 
 async def _election(core: Core, id_: int) -> Election | None:

@@ -171,17 +171,21 @@ class Core:
 
     async def cast(self, ballot: Ballot) -> Item:
         """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
+        return await self.durable(self.keep(ballot))
+
+    def keep(self, ballot: Ballot) -> Item:
+        """As `cast`, but not durable yet: say nothing of the item before `durable` has returned it."""
         self.touched.add(ballot.election)
         standing = self.book.ballot(ballot.nullifier)
         if standing is not None and standing.reason is None:
             if not _same_ballot(standing.record, ballot):
                 raise conflict(standing)
             self.book.alias(ballot.record_id, standing)
-            return await self._durable(standing)
+            return standing
         other = self.book.ballot_by_record_id(ballot.record_id)
         if other is not None and other.reason is None:
             raise Problem(409, "record-id-taken", "This transaction_id belongs to another voter's ballot.")
-        return await self.accept(ballot)
+        return self._take(ballot)
 
     async def anchor(self, anchor: Anchor) -> tuple[Item, bool]:
         """Make an anchor durable, or find it; whether it is new. Raises Problem 409 for another root."""
@@ -189,18 +193,21 @@ class Core:
         if standing is not None and standing.reason is None:
             if getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
                 raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
-            return await self._durable(standing), False
+            return await self.durable(standing), False
         return await self.accept(anchor), True
 
     async def call(self, call: Call) -> Item:
         """Make another transaction durable, or find the same one waiting."""
         standing = self.book.find(("call", call.to, call.data))
         if standing is not None and standing.pending:
-            return await self._durable(standing)
+            return await self.durable(standing)
         return await self.accept(call)
 
     async def accept(self, record: Record) -> Item:
         """Keep a record. When this returns, it is durable. Raises Problem 503 when it cannot be kept."""
+        return await self.durable(self._take(record))
+
+    def _take(self, record: Record) -> Item:
         plan = self._plan
         if self.book.pending_count >= plan.pending_max or self.book.pending_bytes >= plan.pending_bytes_max:
             raise Problem(503, "journal-full", "Too many records wait to become final; try again later.")
@@ -211,9 +218,10 @@ class Core:
         except NotDurable as error:
             self.book.remove(item)
             raise Problem(503, "not-durable", f"The record was not taken: {error}.") from None
-        return await self._durable(item)
+        return item
 
-    async def _durable(self, item: Item) -> Item:
+    async def durable(self, item: Item) -> Item:
+        """Return the item once it is durable. Raises Problem 503 when it could not be kept."""
         if item.commit is None:
             return item
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from aiohttp import web
@@ -9,8 +10,9 @@ from aiohttp import web
 from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
+from gateway.book import wait_for_ends
 from gateway.calls import ballots_of, read_cast
-from gateway.casting import ballot_of, refused
+from gateway.casting import Casting, ballot_of, cast_votes, refused
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
@@ -44,7 +46,10 @@ async def batch(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBatchBody)
     deadline = asyncio.get_running_loop().time() + wait_s(request, gateway)
-    results = await asyncio.gather(*(_outcome(gateway, vote, deadline) for vote in body.votes))
+    castings = await cast_votes(gateway, body.votes, gateway.gatekeeper.admit_voter)
+    kept = [casting.item for casting in castings if casting.item is not None]
+    await wait_for_ends(kept, deadline - asyncio.get_running_loop().time())
+    results = await _outcomes(gateway, castings)
     counts = dict.fromkeys(("confirmed", "pending", "rejected", "not_taken"), 0)
     for index, result in enumerate(results):
         result["index"] = index
@@ -58,23 +63,34 @@ async def batch(request: web.Request) -> web.Response:
     return answer(shown)
 
 
-async def _outcome(gateway: Gateway, vote: VoteBody, deadline: float) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "transaction_id": vote.transaction_id,
-        "election_id": show_election_id(vote.election_id),
-    }
-    try:
-        ballot, transaction_id = await ballot_of(gateway, vote, gateway.gatekeeper.admit_voter)
-        shown["transaction_id"] = transaction_id
-        item = await gateway.cast(ballot)
-        await item.wait(deadline - asyncio.get_running_loop().time())
-        if item.reason is not None:
-            raise await refused(gateway, item, shown)
-    except Problem as problem:
-        status = "not_taken" if problem.status in (429, 503) else "rejected"
-        extra = {name: problem.extra[name] for name in ("standing", "warning") if name in problem.extra}
-        return shown | {"status": status, "code": problem.code, "reason": problem.detail} | extra
-    return taken(item, vote.election_id, transaction_id)
+async def _outcomes(gateway: Gateway, castings: Sequence[Casting]) -> list[dict[str, Any]]:
+    """What is said of each vote, in order."""
+    results: list[dict[str, Any]] = []
+    refusals = []
+    for casting in castings:
+        item = casting.item
+        if item is not None and item.reason is None and casting.transaction_id is not None:
+            results.append(taken(item, casting.vote.election_id, casting.transaction_id))
+        else:
+            result: dict[str, Any] = {
+                "transaction_id": casting.transaction_id,
+                "election_id": show_election_id(casting.vote.election_id),
+            }
+            results.append(result)
+            refusals.append(_tell_refusal(gateway, casting, result))
+    await asyncio.gather(*refusals)
+    return results
+
+
+async def _tell_refusal(gateway: Gateway, casting: Casting, result: dict[str, Any]) -> None:
+    problem = casting.problem
+    if casting.item is not None:
+        problem = await refused(gateway, casting.item, result)
+    if problem is None:
+        raise RuntimeError("a vote that has neither an item nor a problem")
+    status = "not_taken" if problem.status in (429, 503) else "rejected"
+    extra = {name: problem.extra[name] for name in ("standing", "warning") if name in problem.extra}
+    result |= {"status": status, "code": problem.code, "reason": problem.detail} | extra
 
 
 async def transaction_status(request: web.Request) -> web.Response:
