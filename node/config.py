@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -13,6 +13,7 @@ from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
 from node.p2p import endpoint
 from node.rpc.limits import Limits
+from serving.logs import Format, Level
 
 
 class ConfigError(RuntimeError):
@@ -133,7 +134,16 @@ class MempoolConfig(_Table):
 class LogConfig(_Table):
     """`[log]`: lines on standard error."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Level = Field(default="INFO", description="The least level that is logged.")
+    format: Format = Field(default="text", description="Lines for people, or JSON objects for machines.")
+
+
+class MetricsConfig(_Table):
+    """`[metrics]`: for Prometheus."""
+
+    bind: Endpoint | None = Field(
+        default=None, description="Where GET /metrics is answered, without authentication; nowhere when left out."
+    )
 
 
 class NodeConfig(BaseSettings):
@@ -161,6 +171,7 @@ class NodeConfig(BaseSettings):
     consensus: ConsensusConfig = Field(default_factory=ConsensusConfig)
     mempool: MempoolConfig = Field(default_factory=MempoolConfig)
     log: LogConfig = Field(default_factory=LogConfig)
+    metrics: MetricsConfig = Field(default_factory=MetricsConfig)
 
     @classmethod
     def settings_customise_sources(

@@ -1,5 +1,6 @@
 """The LevelDB database of a node: the one place in it that imports plyvel."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class LevelDB:
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises DatabaseError when another process holds it, or when it is damaged."""
+        self.path = path
         try:
             self._db = plyvel.DB(
                 str(path),
@@ -54,6 +56,19 @@ class LevelDB:
         """The pairs with start ≤ key < stop, in key order or against it, checksums verified."""
         with self._db.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as pairs:
             yield from pairs
+
+    def approximate_bytes(self, ranges: Mapping[str, tuple[bytes, bytes]]) -> dict[str, int]:
+        """About how many bytes the keys of each range (start ≤ key < stop) and their values take on disk, by name."""
+        sizes = self._db.approximate_sizes(*ranges.values())
+        return dict(zip(ranges, sizes, strict=True))
+
+    def files_bytes(self) -> int:
+        """Bytes of all files of the database."""
+        total = 0
+        for file in self.path.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a compaction has deleted it meanwhile
+                total += file.stat().st_size
+        return total
 
     def close(self) -> None:
         """Release the lock. Using the database afterwards raises."""

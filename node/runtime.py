@@ -18,7 +18,7 @@ from node.chain.outcome import Executed
 from node.chain.signing import SigningKey, recover
 from node.chain.transaction import Transaction
 from node.consensus import events as consensus
-from node.consensus.certificate import Certificate, pack_certificate
+from node.consensus.certificate import Certificate, pack_certificate, sealers
 from node.consensus.codec import decode_message, encode_message
 from node.consensus.engine import Engine
 from node.consensus.evidence import Evidence
@@ -83,6 +83,7 @@ class Runtime:
         recover_senders: makes the senders of transactions known where their signatures are valid; raises nothing.
         on_final: told of every block that has become durable, in order.
         on_added: told of every batch that entered the mempool, and whether a client (not a peer) sent it.
+        on_progress: told of each height, round and step (`Status.step`) that consensus comes to.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Runtime:
         on_final: Callable[[Executed, Certificate], None],
         on_added: Callable[[list[Transaction], bool], None],
         on_evidence: Callable[[Evidence], None],
+        on_progress: Callable[[int, int, str], None] = lambda _height, _round, _step: None,
     ) -> None:
         genesis = ledger.genesis
         self.mempool = Mempool(mempool_limits, chain_id=genesis.chain_id, gas_max=genesis.gas_limit // 2)
@@ -128,6 +130,8 @@ class Runtime:
         self._recover_senders = recover_senders
         self._on_final = on_final
         self._on_evidence = on_evidence
+        self._on_progress = on_progress
+        self._position = (-1, -1, "")
         self._has_work = False
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -202,6 +206,10 @@ class Runtime:
         pending: deque[consensus.Event] = deque((event,))
         while pending:
             ready = self.engine.step(pending.popleft(), now_ms=self._now_ms())
+            position = self.engine.position
+            if position != self._position:
+                self._position = position
+                self._on_progress(*position)
             if ready.guard:
                 await self._disk.append_guard(ready.guard)
             for unsigned in ready.sign:
@@ -219,6 +227,10 @@ class Runtime:
             self._report(ready)
             if ready.behind is not None:
                 self._plan(consensus.PeerStatus(ready.behind.peer, ready.behind.height - 1))
+
+    def sealers(self, certificate: Certificate) -> tuple[bytes, ...]:
+        """Whose seals a certificate holds; those that came as COMMITs are not recovered again."""
+        return sealers(certificate, self._ledger.domain, self._recoverer)
 
     def _send(self, send: consensus.Send) -> None:
         payload = encode_message(send.message)

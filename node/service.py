@@ -29,6 +29,7 @@ from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
 from node.membership import Membership
+from node.metrics import NodeMetrics
 from node.overridefile import read_overrides
 from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
@@ -37,6 +38,8 @@ from node.rpc.ports import Syncing, Watcher
 from node.rpc.server import RpcServer
 from node.runtime import Runtime
 from node.version import VERSION
+from serving.logs import Format, configure, fields
+from serving.metrics import Distributions, MetricsServer, Page
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +51,14 @@ STARTUP_ERRORS = (
 )  # fmt: skip
 
 
-def run(config_path: Path) -> int:
-    """Run the node until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 with a sentence on what is wrong."""
+def run(config_path: Path, log_format: Format | None = None) -> int:
+    """Run the node until SIGTERM or SIGINT. The exit code: 0 after a clean stop, 1 with a sentence on what is wrong.
+
+    `log_format` goes before the configuration's.
+    """
     try:
         config = load_config(config_path)
-        logging.basicConfig(
-            level=config.log.level,
-            stream=sys.stderr,
-            format=f"%(asctime)s %(levelname)-7s {config.name} %(message)s",
-        )
+        configure(config.name, config.log.level, log_format or config.log.format)
         service = Service(config)
         _calm_collector()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -90,20 +92,25 @@ def load_genesis(path: Path) -> Genesis:
 class FileDisk:
     """The runtime's disk: the guard file and LevelDB, written in one worker thread so that reads go on."""
 
-    def __init__(self, database: LevelDB, guard: GuardFile | None) -> None:
+    def __init__(self, database: LevelDB, guard: GuardFile | None, syncs: Distributions) -> None:
         self._database = database
         self._guard = guard
+        self._syncs = syncs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")
 
     async def append_guard(self, records: tuple[bytes, ...]) -> None:
         """Append to the guard and sync; compact it when it has grown."""
         if self._guard is None:
             raise GuardError("a node without a guard was about to sign")
+        began_s = time.perf_counter()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._append, self._guard, records)
+        self._syncs.observe("guard", time.perf_counter() - began_s)
 
     async def commit(self, writes: dict[bytes, bytes]) -> None:
         """Write one synced batch."""
+        began_s = time.perf_counter()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, writes)
+        self._syncs.observe("block", time.perf_counter() - began_s)
 
     def later(self, write: Callable[[Evidence], None], evidence: Evidence) -> None:
         """Write what nothing waits for, behind what is being written."""
@@ -159,7 +166,8 @@ class Service:
             now_s=time.monotonic,
         )
         self._inbox = Inbox()
-        self._disk = FileDisk(database, guard)
+        self._metrics = NodeMetrics()
+        self._disk = FileDisk(database, guard, self._metrics.syncs)
         self._recover_thread = ThreadPoolExecutor(1, thread_name_prefix="recover")
         self._network = Network(
             key=key,
@@ -190,6 +198,7 @@ class Service:
             on_final=self._on_final,
             on_added=self._on_added,
             on_evidence=self._on_evidence,
+            on_progress=self._on_progress,
         )
         self.mempool = self._runtime.mempool
         self._advanced = asyncio.Event()
@@ -197,6 +206,8 @@ class Service:
         self._to_announce: list[bytes] = []
         self._started_at_height = self.chain.head.number
         self._watchers: set[Watcher] = set()
+        self._position = (0, 0, "")
+        self._is_quorum_in_reach: bool | None = None  # None until there was one
 
     # -- the process ---------------------------------------------------------------------------------------------
 
@@ -210,9 +221,12 @@ class Service:
         server = RpcServer(
             self, parse_endpoint(rpc.bind), rpc.limits, origins=rpc.origins, dev_accounts=rpc.dev_accounts
         )
+        metrics = MetricsServer(parse_endpoint(bind), self._fill) if (bind := self._config.metrics.bind) else None
         try:
             await self._network.start()
             await server.start()
+            if metrics is not None:
+                await metrics.start()
             log.info(
                 "0x%s, %s, at height %d; JSON-RPC on %s, peers on %s",
                 self.address.hex(), self._members.describe(), self.chain.head.number, self._config.rpc.bind,
@@ -220,6 +234,8 @@ class Service:
             )  # fmt: skip
             return await self._work_until(stop)
         finally:
+            if metrics is not None:
+                await metrics.stop()
             await server.stop()
             await self._network.stop()
             self._recover_thread.shutdown()
@@ -268,17 +284,15 @@ class Service:
                 self._peer_transactions.put(event)
             else:
                 self._inbox.put(event)
+                if not isinstance(event, Received):
+                    self._look_at_reach()
         except InboxFull as error:
+            self._metrics.inbox_dropped += 1
             log.debug("a message of a peer was dropped: %s", error)  # consensus resends, sync and gossip ask again
 
     def _on_final(self, executed: Executed, certificate: Certificate) -> None:
         block = executed.block
-        level = logging.INFO if block.transactions else logging.DEBUG
-        log.log(
-            level,
-            "block %d 0x%s… round %d: %d transactions, %d seals",
-            block.number, block.hash.hex()[:12], certificate.round, len(block.transactions), len(certificate.seals),
-        )  # fmt: skip
+        self._tell_of_block(executed, certificate)
         if self._members.change(self.chain.next_validators, block.number + 1):
             self._network.members_changed()
         self._advanced.set()
@@ -286,7 +300,62 @@ class Service:
         for watcher in self._watchers:
             watcher.head_advanced()
 
+    def _tell_of_block(self, executed: Executed, certificate: Certificate) -> None:
+        """One line a block, with what mattered; empty blocks of round 0 are no news."""
+        block = executed.block
+        validators, sealers = self.chain.validators(block.number), self._runtime.sealers(certificate)
+        missing = [validator for validator in validators if validator not in sealers]
+        ballots, anchors = self._metrics.finalised(executed, certificate, missing)
+        level = logging.INFO if block.transactions or certificate.round else logging.DEBUG
+        if not log.isEnabledFor(level):
+            return
+        final_s = self._metrics.since_proposed_s(block.number)
+        log.log(
+            level,
+            "block %d 0x%s… round %d: %d transactions, %d ballots, %d anchors; %s; %d of %d seals%s",
+            block.number, block.hash.hex()[:12], certificate.round, len(block.transactions), ballots, anchors,
+            "fetched" if final_s is None else f"final in {final_s * 1000:.0f} ms", len(sealers), len(validators),
+            "".join(f", without 0x{validator.hex()[:8]}…" for validator in missing),
+            extra=fields(
+                event="block", height=block.number, hash="0x" + block.hash.hex(), round=certificate.round,
+                transactions=len(block.transactions), ballots=ballots, anchors=anchors,
+                final_ms=None if final_s is None else round(final_s * 1000, 1),
+                missing_seals=["0x" + validator.hex() for validator in missing],
+            ),
+        )  # fmt: skip
+
+    def _on_progress(self, height: int, round_: int, step: str) -> None:
+        """Consensus moves on; a round above 0 is news, since another one has failed."""
+        before, self._position = self._position, (height, round_, step)
+        self._metrics.progressed(height, step)
+        if round_ == 0 or before[:2] == (height, round_):
+            return
+        proposer = self.chain.proposer(height, before[1]) if before[0] == height else b""
+        lacked = {"waiting": "proposal of", "proposed": "quorum for the proposal of", "prepared": "seals for that of"}
+        log.info(
+            "height %d goes to round %d: round %d had no %s 0x%s…",
+            height, round_, before[1], lacked.get(before[2], "end by"), proposer.hex()[:8],
+            extra=fields(event="round", height=height, round=round_, step=before[2], proposer="0x" + proposer.hex()),
+        )  # fmt: skip
+
+    def _look_at_reach(self) -> None:
+        """Say when a quorum of validators comes within reach, and when it is lost."""
+        count, needed = self._within_reach(), self.chain.quorum(self.chain.head.number + 1)
+        if (count >= needed) == bool(self._is_quorum_in_reach):
+            return
+        self._is_quorum_in_reach = count >= needed
+        log.log(
+            logging.INFO if count >= needed else logging.WARNING,
+            "%d of %d validators within reach, and a quorum is %d: the chain %s",
+            count, len(self.chain.next_validators), needed, "goes on" if count >= needed else "waits",
+            extra=fields(event="quorum", within_reach=count, quorum=needed),
+        )  # fmt: skip
+
+    async def _fill(self, page: Page) -> None:
+        await self._metrics.fill(page, self, self._network.peers(), self._database)
+
     def _on_evidence(self, evidence: Evidence) -> None:
+        self._metrics.equivocations += 1
         statement = evidence.first.statement
         log.warning(
             "0x%s signed two different %ss at height %d round %d",
@@ -359,12 +428,16 @@ class Service:
         """Whether this node is at the head and within reach of a quorum."""
         if (syncing := self.syncing()) is not None:
             return False, f"catching up: at height {syncing.current} of {syncing.highest}"
-        validators = self.chain.next_validators
-        within_reach = {peer.address for peer in self.peers()} | {self.address}
-        count, needed = len(within_reach.intersection(validators)), self.chain.quorum(self.chain.head.number + 1)
+        count, needed = self._within_reach(), self.chain.quorum(self.chain.head.number + 1)
+        total = len(self.chain.next_validators)
         if count < needed:
-            return False, f"{count} of {len(validators)} validators within reach, and a quorum is {needed}"
-        return True, f"at height {self.chain.head.number} with {count} of {len(validators)} validators within reach"
+            return False, f"{count} of {total} validators within reach, and a quorum is {needed}"
+        return True, f"at height {self.chain.head.number} with {count} of {total} validators within reach"
+
+    def _within_reach(self) -> int:
+        """How many of the validators that decide the next height are connected, this node included."""
+        within_reach = {peer.address for peer in self.peers()} | {self.address}
+        return len(within_reach.intersection(self.chain.next_validators))
 
 
 def _recover_all(transactions: Sequence[Transaction]) -> None:

@@ -17,6 +17,21 @@ from node.consensus.certificate import Certificate, pack_certificate, unpack_cer
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
 from node.consensus.messages import HEIGHT_MAX
 
+KEY_CLASSES = {
+    "state": keyspace.TRIE_NODE,
+    "code": keyspace.CODE,
+    "records": keyspace.RECORD,
+    "blocks": keyspace.BLOCK,
+    "block_hashes": keyspace.HEIGHT,
+    "certificates": keyspace.CERTIFICATE,
+    "receipts": keyspace.RECEIPTS,
+    "transactions": keyspace.TRANSACTION,
+    "validators": keyspace.VALIDATORS,
+    "evidence": keyspace.EVIDENCE,
+    "meta": keyspace.META,
+}
+"""What lies in the database, by the name that operators read, and the one-byte prefix of its keys."""
+
 _HEAD = keyspace.META + b"head"
 _GENESIS = keyspace.META + b"genesis"
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535

@@ -7,10 +7,13 @@ locked or allocated for metrics between two scrapes.
 import asyncio
 import contextlib
 import logging
+import os
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import ProcessCollector, generate_latest
@@ -82,6 +85,20 @@ class Distributions:
         return iter(sorted(self._by_label.items()))
 
 
+class Calls:
+    """How long calls took and how many failed, by what was called."""
+
+    def __init__(self) -> None:
+        self.seconds = Distributions()
+        self.failed: Counter[str] = Counter()
+
+    def note(self, name: str, seconds: float, *, failures: int = 0) -> None:
+        """Note one call, or one that answered many together. The caller sees to it that names are few."""
+        self.seconds.observe(name, seconds)
+        if failures:
+            self.failed[name] += failures
+
+
 class Page(Collector):
     """What one scrape is answered with."""
 
@@ -99,6 +116,11 @@ class Page(Collector):
         family = self._family(metric)
         assert isinstance(family, HistogramMetricFamily)
         family.add_metric(labels, distribution.buckets(), distribution.sum)
+
+    def put_counts(self, metric: Metric, counts: Mapping[str, int]) -> None:
+        """Add a sample for each value of the metric's one label."""
+        for label, count in sorted(counts.items()):
+            self.put(metric, count, label)
 
     def put_distributions(self, metric: Metric, distributions: Iterable[tuple[str, Distribution]]) -> None:
         """Add a histogram for each value of the metric's one label."""
@@ -129,7 +151,15 @@ LOOP_LAG = Metric(
     "histogram",
     "How late the event loop comes back to a task, seen 4 times a second.",
 )
-COMMON = (INFO, LOOP_LAG)
+DISK_FREE = Metric("psephos_disk_free_bytes", "gauge", "Bytes left on the disk that this process writes to.", ("what",))
+COMMON = (INFO, LOOP_LAG, DISK_FREE)
+
+
+def disk_free_bytes(folder: Path) -> int:
+    """What is left for this process on the disk that holds `folder`. Raises OSError."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
 
 Fill = Callable[[Page], Awaitable[None]]
 

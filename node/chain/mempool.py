@@ -123,6 +123,11 @@ class Mempool:
     def __iter__(self) -> Iterator[Transaction]:
         return iter(self._by_hash.values())
 
+    @property
+    def ready_count(self) -> int:
+        """How many of them can be executed one after the other, as far as this pool knows; the rest lacks a nonce."""
+        return sum(sender.ready_end - sender.nonce for sender in self._ready.values())
+
     def get(self, transaction_hash: bytes) -> Transaction | None:
         """The waiting transaction with this hash."""
         return self._by_hash.get(transaction_hash)

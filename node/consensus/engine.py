@@ -66,6 +66,11 @@ class Engine:
         """The height being decided."""
         return self._agreement.height
 
+    @property
+    def position(self) -> tuple[int, int, str]:
+        """Height, round and step: what `status` says of them, cheap enough to look at after every event."""
+        return self._agreement.height, self._agreement.round, self._agreement.progress
+
     def step(self, event: Event, *, now_ms: int) -> Ready:
         """Take one event in and say what to do. `now_ms` is monotonic and never goes back."""
         out = Outbox()
