@@ -19,6 +19,14 @@ def _trust(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--genesis", type=Path, metavar="FILE", help="the network's genesis.json, which you trust")
     which.add_argument("--genesis-hash", metavar="HASH", help="or only the hash of its block 0")
+    parser.add_argument(
+        "--override",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="an override of a lost quorum that you believe; may be given several times",
+    )
 
 
 def _verify(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

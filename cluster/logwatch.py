@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from cluster.network import ClusterError
-from cluster.verifying import trusted_domain
+from cluster.verifying import believed_overrides, trusted_domain
 from gateway.product import parse_any
 from gateway.receipt import InvalidReceipt, LogHead
 from gateway.receipt_check import verify_head
@@ -64,7 +64,7 @@ def _look(client: httpx.Client, url: str, state: Path, options: argparse.Namespa
         trusted = trusted_domain(options, head.chain_id) or _network_of(last)
         if trusted is None:
             raise ClusterError("which network? Give --genesis FILE, or --genesis-hash HASH, from where you trust it")
-        verify_head(head, trusted)
+        verify_head(head, trusted, overrides=believed_overrides(options, trusted))
         seen = _seen(head)
         if seen.log != url.rpartition("/")[2]:
             raise InvalidReceipt("the head", f"it is that of the log of {seen.log}")

@@ -12,8 +12,11 @@ from rich.markup import escape
 from cluster.network import ClusterError
 from gateway.product import Checkable, ProductReceipt, TreeProof, check_any, check_match, parse_any
 from gateway.receipt import DOCUMENT_BYTES_MAX, InvalidReceipt, LogHead, Receipt
+from gateway.sets import check_overrides
 from node.chain.domain import Domain
 from node.chain.genesis import GenesisError, domain_of, parse_genesis
+from node.consensus.override import Override, OverrideError
+from node.overridefile import read_overrides
 
 HONEST_LIMIT = (
     "This holds unless a quorum of validators of some time past works together to forge what came after it; "
@@ -54,6 +57,21 @@ def trusted_domain(options: argparse.Namespace, chain_id: int | None) -> Domain 
         raise ClusterError(f"{options.genesis} is no genesis: {error}") from None
 
 
+def believed_overrides(options: argparse.Namespace, trusted: Domain | None) -> tuple[Override, ...]:
+    """The overrides that the options name, their signatures checked. Raises ClusterError."""
+    found: list[Override] = []
+    if trusted is None:
+        return ()
+    for path in options.override:
+        try:
+            overrides = read_overrides(path)
+            check_overrides(overrides, trusted.genesis_hash)
+        except OverrideError as error:
+            raise ClusterError(f"--override {path}: {error}") from None
+        found += overrides
+    return tuple(found)
+
+
 def _chain_id(found: Checkable) -> int | None:
     if isinstance(found, Receipt):
         return found.head.chain_id
@@ -73,7 +91,8 @@ def verify(options: argparse.Namespace) -> int:
         trusted = trusted_domain(options, _chain_id(found))
         if trusted is None and not isinstance(found, TreeProof):
             raise ClusterError("which network? Give --genesis FILE, or --genesis-hash HASH, from where you trust it")
-        for step in check_any(found, trusted, checkpoint=checkpoint):
+        overrides = believed_overrides(options, trusted)
+        for step in check_any(found, trusted, checkpoint=checkpoint, overrides=overrides):
             console.print(f"[green]✓[/green] {escape(step.words)}")
             for name, value in step.details if options.explain else ():
                 console.print(f"    [dim]{escape(name)}[/dim] {escape(value)}")

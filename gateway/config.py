@@ -3,15 +3,18 @@
 import ipaddress
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.sets import check_overrides
 from node.chain.contracts.ballots import RECORDS_MAX
-from node.chain.genesis import Genesis, GenesisError, parse_genesis
+from node.chain.genesis import Genesis, GenesisError, domain_of, parse_genesis
 from node.chain.transaction import TRANSACTION_BYTES_MAX
+from node.consensus.override import FILE_BYTES_MAX, Override, OverrideError, parse_overrides
 
 
 class ConfigError(RuntimeError):
@@ -158,6 +161,12 @@ class GatewayConfig(BaseSettings):
     state: Annotated[Path, Field(description="file with the last verified head and tallies")] = Path("verified.json")
     bind: Annotated[str, Field(description="host:port of the HTTP API")] = "127.0.0.1:8000"
     validators: Annotated[tuple[ValidatorConfig, ...], Field(min_length=1, max_length=100)]
+    overrides: Annotated[
+        tuple[Path, ...],
+        Field(
+            max_length=100, description="override files of a quorum lost for good, believed because they are named here"
+        ),
+    ] = ()
     elections: ElectionsConfig = ElectionsConfig()
     batch: BatchConfig = BatchConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -240,7 +249,9 @@ def load_config(path: Path) -> GatewayConfig:
         paths["key_password_file"] = folder / config.key_password_file
     callbacks = config.callbacks
     callbacks = callbacks.model_copy(update={"secret": folder / callbacks.secret, "folder": folder / callbacks.folder})
-    config = config.model_copy(update={**paths, "state": folder / config.state, "callbacks": callbacks})
+    overrides = tuple(folder / path for path in config.overrides)
+    more = {"state": folder / config.state, "callbacks": callbacks, "overrides": overrides}
+    config = config.model_copy(update={**paths, **more})
     check_exposure(config)
     return config
 
@@ -257,6 +268,22 @@ def check_exposure(config: GatewayConfig) -> None:
             f"bind = {config.bind!r} lets other machines in and there are no api_keys: add one (`psephos api-key` "
             "makes it), bind to 127.0.0.1, or set allow_anonymous (PSEPHOS_GATEWAY_ALLOW_ANONYMOUS=true)"
         )
+
+
+def load_overrides(paths: Sequence[Path], genesis: Genesis) -> tuple[Override, ...]:
+    """Read override files and check their signatures. Raises ConfigError."""
+    found: list[Override] = []
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                overrides = parse_overrides(file.read(FILE_BYTES_MAX + 1))
+            check_overrides(overrides, domain_of(genesis).genesis_hash)
+        except OSError as error:
+            raise ConfigError(f"override {path}: {error.strerror}") from None
+        except OverrideError as error:
+            raise ConfigError(f"override {path}: {error}") from None
+        found += overrides
+    return tuple(found)
 
 
 def load_genesis(path: Path) -> Genesis:

@@ -129,7 +129,7 @@ class Logs:
             proof = tuple(hex_bytes(part) for part in answer["proof"])
             fingerprint = leaf_hash(leaf_data(self._domain, record))
             receipt = Receipt(head, standing.index, fingerprint, proof, record)
-            verify_receipt(receipt, self._domain, checkpoint=checkpoint)
+            verify_receipt(receipt, self._domain, checkpoint=checkpoint, overrides=self._follower.sets.overrides)
             return receipt
 
         return await self._first_that_checks(ask)
@@ -211,7 +211,7 @@ class Logs:
             block.certificate,
             storage,
         )
-        verify_head(head, self._domain)
+        verify_head(head, self._domain, overrides=self._follower.sets.overrides)
         return head
 
     async def _storage(self, validator: Validator, election: int | None, height: int) -> StorageProof:

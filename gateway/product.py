@@ -12,6 +12,7 @@ from merkle import trees
 from merkle.errors import InvalidProof
 from merkle.leaves import leaf_of
 from node.chain.domain import Domain
+from node.consensus.override import Override
 
 PROOF_FORMAT: Final = "psephos-tree-proof"
 PRODUCT_FORMAT: Final = "psephos-product-receipt"
@@ -93,7 +94,9 @@ def parse_any(document: object) -> Checkable:
     return ProductReceipt(proof, anchor)
 
 
-def check_any(found: Checkable, trusted: Domain | None, *, checkpoint: bytes | None = None) -> Iterator[Step]:
+def check_any(
+    found: Checkable, trusted: Domain | None, *, checkpoint: bytes | None = None, overrides: Sequence[Override] = ()
+) -> Iterator[Step]:
     """Yield each step of the check that holds. `trusted` may be None for a tree proof alone, which knows no network.
 
     Raises InvalidReceipt.
@@ -105,12 +108,12 @@ def check_any(found: Checkable, trusted: Domain | None, *, checkpoint: bytes | N
         raise InvalidReceipt("the network", "it has to be named, by its genesis")
     if isinstance(found, ProductReceipt):
         yield check_proof(found.proof)
-        yield from check_receipt(found.anchor, trusted, checkpoint=checkpoint)
+        yield from check_receipt(found.anchor, trusted, checkpoint=checkpoint, overrides=overrides)
         yield check_match(found.proof, found.anchor)
     elif isinstance(found, Receipt):
-        yield from check_receipt(found, trusted, checkpoint=checkpoint)
+        yield from check_receipt(found, trusted, checkpoint=checkpoint, overrides=overrides)
     else:
-        yield from check_head(found, trusted, checkpoint=checkpoint)
+        yield from check_head(found, trusted, checkpoint=checkpoint, overrides=overrides)
 
 
 def check_proof(proof: TreeProof) -> Step:

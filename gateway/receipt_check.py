@@ -5,12 +5,13 @@ later block that is known from elsewhere, cures that: then nothing counts but wh
 what the validators that it names have sealed after it.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from gateway.receipt import InvalidReceipt, LogHead, Receipt, StorageProof
 from gateway.records import Anchor, Ballot
+from gateway.sets import deciders
 from gateway.verify import check_validators, slot_from_proof
 from merkle import log, patricia, rlp
 from merkle.keccak import keccak256
@@ -20,6 +21,7 @@ from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.elections import KIND_OPEN, log_slots
 from node.chain.domain import Domain
 from node.consensus.certificate import Certificate, verify_certificate
+from node.consensus.override import Override
 from node.consensus.quorum import quorum
 
 
@@ -46,15 +48,18 @@ def log_contract(election: int | None) -> tuple[bytes, tuple[int, int]]:
     return ELECTIONS, log_slots(election)
 
 
-def check_receipt(receipt: Receipt, trusted: Domain, *, checkpoint: bytes | None = None) -> Iterator[Step]:
+def check_receipt(
+    receipt: Receipt, trusted: Domain, *, checkpoint: bytes | None = None, overrides: Sequence[Override] = ()
+) -> Iterator[Step]:
     """Yield each step of the check as it holds. Raises InvalidReceipt at the first that does not.
 
     Args:
         receipt: what to check; nothing in it is believed.
         trusted: chain id and hash of block 0 of the network that the reader means.
         checkpoint: the hash of a block that the reader knows to be on the chain, from elsewhere.
+        overrides: those that the reader believes, their signatures checked (`gateway.sets.check_overrides`).
     """
-    yield from check_head(receipt.head, trusted, checkpoint=checkpoint)
+    yield from check_head(receipt.head, trusted, checkpoint=checkpoint, overrides=overrides)
     head = receipt.head
     what = "anchor" if head.election is None else "ballot"
     with _step("the place in the log"):
@@ -77,7 +82,9 @@ def check_receipt(receipt: Receipt, trusted: Domain, *, checkpoint: bytes | None
     yield Step(_record_words(receipt.record), (("leaf", _hex(leaf)),))
 
 
-def check_head(head: LogHead, trusted: Domain, *, checkpoint: bytes | None = None) -> Iterator[Step]:
+def check_head(
+    head: LogHead, trusted: Domain, *, checkpoint: bytes | None = None, overrides: Sequence[Override] = ()
+) -> Iterator[Step]:
     """The part of `check_receipt` that does not depend on a record: the log's size and root are final."""
     if (head.chain_id, head.genesis_hash) != (trusted.chain_id, trusted.genesis_hash):
         raise InvalidReceipt(
@@ -88,8 +95,8 @@ def check_head(head: LogHead, trusted: Domain, *, checkpoint: bytes | None = Non
     yield Step(
         f"It belongs to the network that you named, chain {head.chain_id}.", (("genesis", _hex(head.genesis_hash)),)
     )
-    validators = yield from _walk(head, trusted)
-    yield _check_seals(head.header, head.certificate, validators, trusted, "the block")
+    validators = yield from _walk(head, trusted, overrides)
+    yield from _check_seals(head.header, head.certificate, validators, trusted, "the block", overrides)
     if checkpoint is not None:
         yield _check_checkpoint(head, checkpoint)
     if log_in_state(head.header, head.election, head.storage) != (head.size, head.root):
@@ -106,17 +113,21 @@ def check_head(head: LogHead, trusted: Domain, *, checkpoint: bytes | None = Non
     )
 
 
-def verify_receipt(receipt: Receipt, trusted: Domain, *, checkpoint: bytes | None = None) -> list[Step]:
+def verify_receipt(
+    receipt: Receipt, trusted: Domain, *, checkpoint: bytes | None = None, overrides: Sequence[Override] = ()
+) -> list[Step]:
     """All steps of the check. Raises InvalidReceipt."""
-    return list(check_receipt(receipt, trusted, checkpoint=checkpoint))
+    return list(check_receipt(receipt, trusted, checkpoint=checkpoint, overrides=overrides))
 
 
-def verify_head(head: LogHead, trusted: Domain, *, checkpoint: bytes | None = None) -> list[Step]:
+def verify_head(
+    head: LogHead, trusted: Domain, *, checkpoint: bytes | None = None, overrides: Sequence[Override] = ()
+) -> list[Step]:
     """All steps of the check of a log head. Raises InvalidReceipt."""
-    return list(check_head(head, trusted, checkpoint=checkpoint))
+    return list(check_head(head, trusted, checkpoint=checkpoint, overrides=overrides))
 
 
-def _walk(head: LogHead, trusted: Domain) -> Generator[Step, None, tuple[bytes, ...]]:
+def _walk(head: LogHead, trusted: Domain, overrides: Sequence[Override]) -> Generator[Step, None, tuple[bytes, ...]]:
     """From block 0 over each change of the validators to those that decide the receipt's block, which it returns."""
     first, *changes = head.sets
     if first.header.hash != trusted.genesis_hash or first.certificate is not None:
@@ -133,7 +144,7 @@ def _walk(head: LogHead, trusted: Domain) -> Generator[Step, None, tuple[bytes, 
         name = f"the validators after block {number}"
         if not height < number < head.header.number or change.certificate is None:
             raise InvalidReceipt(name, "they are out of order, or have no certificate")
-        yield _check_seals(change.header, change.certificate, validators, trusted, name)
+        yield from _check_seals(change.header, change.certificate, validators, trusted, name, overrides)
         with _step(name):
             check_validators(change.header, change.validators)
         validators, height = change.validators, number
@@ -146,14 +157,25 @@ def _walk(head: LogHead, trusted: Domain) -> Generator[Step, None, tuple[bytes, 
 
 
 def _check_seals(
-    header: Header, certificate: Certificate, validators: tuple[bytes, ...], trusted: Domain, name: str
-) -> Step:
+    header: Header,
+    certificate: Certificate,
+    validators: tuple[bytes, ...],
+    trusted: Domain,
+    name: str,
+    overrides: Sequence[Override],
+) -> Iterator[Step]:
+    validators, override = deciders(header, validators, overrides)
+    if override is not None:
+        yield Step(
+            f"The override that you gave names {_count(validators)} for block {header.number}, after a lost quorum.",
+            (("override", _hex(override.digest)), *_numbered("validator", validators)),
+        )
     with _step(f"the seals of {name}"):
         verify_certificate(certificate, header, validators, trusted)
     count = len(validators)
-    return Step(
+    yield Step(
         f"Block {header.number} is final: {len(certificate.seals)} of its {_count(validators)} sealed it, "
-        f"and {quorum(count)} are enough.",
+        f"and {quorum(count)} {'is' if quorum(count) == 1 else 'are'} enough.",
         (("block hash", _hex(header.hash)), ("extraData", _hex(header.extra_data))),
     )
 

@@ -11,7 +11,7 @@ from gateway.anchorage import Anchorage
 from gateway.audit import Auditor
 from gateway.callbacks import Callbacks
 from gateway.calls import anchor_call
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, load_overrides
 from gateway.core import LEVELS, Core, Plan, conflict
 from gateway.disk import Disk, FolderLock
 from gateway.durability import Durability, Storage
@@ -39,7 +39,7 @@ class Gateway(Core):
     ) -> None:
         """Reads journal, spool and state; `secret` is the gateways' master secret.
 
-        Raises FolderInUse, JournalCorrupt, SecretError or OSError.
+        Raises FolderInUse, JournalCorrupt, ConfigError, SecretError or OSError.
         """
         self.config = config
         domain = domain_of(genesis)
@@ -58,7 +58,7 @@ class Gateway(Core):
             config.limits.pending_max,
             config.limits.pending_bytes_max,
         )
-        state = load_state(config.state, domain, genesis)
+        state = load_state(config.state, domain, genesis, load_overrides(config.overrides, genesis))
         super().__init__(plan, state, lambda on_durable: Durability(journal, spool, on_durable))
         assert isinstance(self.keeper, Durability)
         self._durability = self.keeper

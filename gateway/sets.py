@@ -36,7 +36,7 @@ class ValidatorSets:
 
     def __init__(self, entries: Sequence[tuple[int, tuple[bytes, ...]]], overrides: tuple[Override, ...] = ()) -> None:
         """`entries`: (first height, sorted validators), ascending; the first is that of height 1. Raises ValueError."""
-        self._overrides = overrides
+        self.overrides = overrides
         heights = [height for height, _ in entries]
         if not heights or heights[0] != 1 or heights != sorted(set(heights)) or not all(one for _, one in entries):
             raise ValueError("validator sets begin with height 1 and ascend")
@@ -63,7 +63,7 @@ class ValidatorSets:
 
     def override_after(self, header: Header) -> None:
         """Where an override follows this verified header, let the validators that it names decide what comes next."""
-        override = override_after(header, self._overrides)
+        override = override_after(header, self.overrides)
         if override is not None:
             self._enter(header.number + 1, override.validators)
 
@@ -76,7 +76,7 @@ class ValidatorSets:
 
     def decide(self, header: Header) -> tuple[bytes, ...]:
         """The validators that decide the height of a header at or above the last change, by an override if need be."""
-        deciding, override = deciders(header, self._sets[-1], self._overrides)
+        deciding, override = deciders(header, self._sets[-1], self.overrides)
         if override is not None:
             self._enter(header.number, deciding)
         return deciding
@@ -94,4 +94,4 @@ class ValidatorSets:
 
     def copy(self) -> "ValidatorSets":
         """An independent copy, to try something on."""
-        return ValidatorSets(self.entries(), self._overrides)
+        return ValidatorSets(self.entries(), self.overrides)

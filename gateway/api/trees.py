@@ -150,7 +150,7 @@ async def _check_anchor(
             receipt = parse(body.anchor_receipt)
             if not isinstance(receipt, Receipt):
                 raise InvalidReceipt("the anchor's receipt", "it is that of a log, not of an anchor")
-            verify_receipt(receipt, gateway.domain)
+            verify_receipt(receipt, gateway.domain, overrides=gateway.follower.sets.overrides)
         except InvalidReceipt as error:
             raise InvalidProof(f"the anchor's receipt: {error}") from None
         reason = mismatch(receipt.record, root, body.tree_size, how.name)

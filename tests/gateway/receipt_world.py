@@ -21,6 +21,7 @@ from node.chain.signing import SigningKey
 from node.chain.state import State, prove_account
 from node.chain.transaction import Transaction, sign_transaction
 from node.consensus.certificate import Certificate, seal_digest
+from node.consensus.override import Override
 from node.consensus.quorum import proposer, quorum
 
 KEYS = {key.address: key for key in (SigningKey(bytes([number]) * 32) for number in range(1, 9))}
@@ -88,6 +89,15 @@ class World:
             self.sets.append(ValidatorSet(header, certificate, following))
         self.validators = following
         return header
+
+    def override(self, *validators: bytes) -> Override:
+        """The quorum is lost: from now on these validators decide, by an override that each of them has signed."""
+        self.validators = tuple(sorted(validators))
+        override = Override(self.domain, len(self.headers) - 1, self.headers[-1].hash, self.validators)
+        for address in self.validators:
+            override = override.signed(KEYS[address])
+        self.block(change_to=self.validators)
+        return override
 
     def seal(self, header: Header, sealers: Sequence[bytes], round_: int = 0) -> Certificate:
         digest = seal_digest(self.domain, header.number, round_, header.hash)
