@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
 # Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
 # TESTS="tests/merkle -k log" to pytest.
-.PHONY: help up down status check test test-clients test-netns test-long sim mutants compose clean environment environment-dev
+.PHONY: help up down status check test test-clients test-netns test-long sim mutants fuzz compose clean environment environment-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long     death at each sync, 200 kills: a quarter of an hour"
 	@echo "make sim      whole networks under every fault, from seeds (ARGS='--seeds 1000 --from 0')"
 	@echo "make mutants  planted bugs, each of which the simulator must catch"
+	@echo "make fuzz     bytes from a coverage-guided fuzzer at framing, codecs, JSON-RPC (ARGS='--seconds 600')"
 	@echo "make compose  the same five services with docker compose"
 	@echo "make clean    remove .venv and caches (never ./data)"
 
@@ -55,6 +56,9 @@ sim: environment-dev
 
 mutants: environment-dev
 	.venv/bin/python -m tests.sim.mutants
+
+fuzz: environment-dev
+	.venv/bin/python -m tests.fuzz.run $(ARGS)
 
 compose:
 	docker compose up --build

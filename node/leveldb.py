@@ -1,10 +1,16 @@
 """The LevelDB database of a node: the one place in it that imports plyvel."""
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import plyvel
+
+from node.torntail import cut_torn_tail
+
+logger = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 16 << 20
 CACHE_BYTES = 32 << 20
@@ -22,20 +28,13 @@ class LevelDB:
         """Open or create. Raises DatabaseError when another process holds it, or when it is damaged."""
         self.path = path
         try:
-            self._db = plyvel.DB(
-                str(path),
-                create_if_missing=True,
-                paranoid_checks=True,
-                write_buffer_size=WRITE_BUFFER_BYTES,
-                lru_cache_size=CACHE_BYTES,
-                bloom_filter_bits=BLOOM_BITS_PER_KEY,
-            )
+            self._db = _open(path)
         except plyvel.CorruptionError as error:
             raise DatabaseError(
                 f"the database {path} is damaged ({error}); move it away and start again: "
                 "the node fetches the chain from its peers"
             ) from None
-        except plyvel.IOError as error:
+        except (plyvel.IOError, OSError) as error:
             if "lock" in str(error).lower():
                 raise DatabaseError(f"another process uses the database {path}; stop it first") from None
             raise DatabaseError(f"cannot open the database {path}: {error}") from None
@@ -54,8 +53,13 @@ class LevelDB:
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         """The pairs with start ≤ key < stop, in key order or against it, checksums verified."""
-        with self._db.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as pairs:
-            yield from pairs
+        # Against key order plyvel finds nothing where `start` is the one key in the range: so the lower end is ours.
+        lower = None if reverse else start
+        with self._db.iterator(start=lower, stop=stop, reverse=reverse, verify_checksums=True) as pairs:
+            for pair in pairs:
+                if pair[0] < start:
+                    return
+                yield pair
 
     def approximate_bytes(self, ranges: Mapping[str, tuple[bytes, bytes]]) -> dict[str, int]:
         """About how many bytes the keys of each range (start ≤ key < stop) and their values take on disk, by name."""
@@ -73,3 +77,25 @@ class LevelDB:
     def close(self) -> None:
         """Release the lock. Using the database afterwards raises."""
         self._db.close()
+
+
+def _open(path: Path) -> plyvel.DB:
+    """Open, if need be once more after cutting off what a power cut left of the last batch."""
+    open_ = partial(
+        plyvel.DB,
+        str(path),
+        create_if_missing=True,
+        paranoid_checks=True,
+        write_buffer_size=WRITE_BUFFER_BYTES,
+        lru_cache_size=CACHE_BYTES,
+        bloom_filter_bits=BLOOM_BITS_PER_KEY,
+    )
+    try:
+        return open_()
+    except plyvel.CorruptionError:
+        newest = max(path.glob("*.log"), default=None)
+        cut = sum(cut_torn_tail(log) for log in [newest, *path.glob("MANIFEST-*")] if log is not None)
+        if not cut:
+            raise
+        logger.warning("the end of the database %s was torn: %d bytes of an unfinished write are cut off", path, cut)
+        return open_()

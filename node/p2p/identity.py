@@ -113,6 +113,8 @@ def read_leaf(certificate: bytes, domain: Domain) -> Identity:
         raise InvalidIdentity(f"a claim is a version and a signature, {1 + SIGNATURE_BYTES} bytes")
     if claim.value[0] != CLAIM_VERSION:
         raise InvalidIdentity(f"the claim has version {claim.value[0]}, expected {CLAIM_VERSION}")
+    if not_after_s < 0:  # OpenSSL refuses it as expired; this holds whoever calls
+        raise InvalidIdentity(f"the certificate ended before 1970 ({not_after_s} s)")
     process = process_id(key)
     try:
         return Identity(recover(claim_digest(domain, process, not_after_s), claim.value[1:]), process)
