@@ -11,7 +11,7 @@ from gateway.anchorage import Anchorage
 from gateway.audit import Auditor
 from gateway.callbacks import Callbacks
 from gateway.calls import anchor_call
-from gateway.config import GatewayConfig, load_overrides
+from gateway.config import ConfigError, GatewayConfig, load_overrides
 from gateway.core import LEVELS, Core, Plan, conflict
 from gateway.disk import Disk, FolderLock
 from gateway.durability import Durability, Storage
@@ -21,6 +21,7 @@ from gateway.state import load_state
 from gateway.validators import NoValidator, ValidatorNode
 from node.chain.genesis import Genesis, domain_of
 from node.chain.signing import SigningKey
+from node.consensus.override import OverrideError
 
 __all__ = ["LEVELS", "Gateway", "conflict"]
 
@@ -59,6 +60,10 @@ class Gateway(Core):
             config.limits.pending_bytes_max,
         )
         state = load_state(config.state, domain, genesis, load_overrides(config.overrides, genesis))
+        try:
+            state.sets.check_overrides_fit(state.head.header)
+        except OverrideError as error:
+            raise ConfigError(f"{error}") from None
         super().__init__(plan, state, lambda on_durable: Durability(journal, spool, on_durable))
         assert isinstance(self.keeper, Durability)
         self._durability = self.keeper

@@ -67,6 +67,16 @@ class ValidatorSets:
         if override is not None:
             self._enter(header.number + 1, override.validators)
 
+    def check_overrides_fit(self, head: Header) -> None:
+        """Raise OverrideError where what is verified up to `head` contradicts an override: its quorum was not lost."""
+        for override in self.overrides:
+            at_it = head.number == override.height and head.hash != override.parent_hash
+            if at_it or (head.number > override.height and self.at(override.height + 1) != override.validators):
+                raise OverrideError(
+                    f"the override of height {override.height} contradicts what is verified here up to block "
+                    f"{head.number}, so its quorum was not lost: do not use it"
+                )
+
     def _enter(self, height: int, validators: tuple[bytes, ...]) -> None:
         if self._heights[-1] == height:  # an override in place of what the header names
             self._sets[-1] = validators

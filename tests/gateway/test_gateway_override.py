@@ -17,7 +17,7 @@ from gateway.validators import Validator, ValidatorNode
 from gateway.verify import FinalBlock, Head, NotProven, check_next
 from node.chain.errors import PeerError
 from node.chain.genesis import genesis_document
-from node.consensus.override import Override, override_document
+from node.consensus.override import Override, OverrideError, override_document
 from tests.gateway.receipt_world import FIRST, GENESIS, KEYS, World, make_ballot
 from tests.gateway.test_gateway_sets import OneValidator
 
@@ -136,6 +136,19 @@ def test_override_files_are_checked_before_they_are_believed(tmp_path: Path) -> 
         load_overrides([path], replace(GENESIS, chain_id=1))
     with pytest.raises(NotProven):
         ValidatorSets([(1, FIRST)], (override,)).note(world.headers[1], tuple(OTHERS))
+
+
+def test_an_override_of_a_quorum_that_was_not_lost_is_refused() -> None:
+    world, override = overridden_world()
+    good = ValidatorSets([(1, FIRST), (override.height + 1, override.validators)], (override,))
+    good.check_overrides_fit(world.headers[-1])
+    before = ValidatorSets([(1, FIRST)], (override,))
+    before.check_overrides_fit(world.headers[override.height - 1])
+    before.check_overrides_fit(world.headers[override.height])
+    with pytest.raises(OverrideError, match="was not lost"):  # the first validators went on
+        before.check_overrides_fit(world.headers[-1])
+    with pytest.raises(OverrideError, match="was not lost"):  # from another block
+        before.check_overrides_fit(replace(world.headers[override.height], gas_used=1))
 
 
 def test_verify_takes_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
