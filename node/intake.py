@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from merkle.keccak import keccak256
 from node.chain.block import Header
 from node.chain.errors import InvalidTransaction
+from node.chain.known import KnownTransactions
 from node.chain.mempool import Mempool
 from node.chain.state import State
-from node.chain.transaction import Transaction, decode_transaction
+from node.chain.transaction import Transaction
 from node.ledger import Ledger
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ RecoverSenders = Callable[[Sequence[Transaction]], Awaitable[None]]
 
 class Intake:
     """Decodes, checks and adds transactions.
+
+    `known` is for whatever else brings transactions: what one way has decoded and recovered serves the others.
 
     Args:
         recover_senders: makes every transaction's sender known where its signature is valid, and raises nothing.
@@ -35,6 +37,7 @@ class Intake:
     ) -> None:
         self._ledger = ledger
         self._mempool = mempool
+        self.known = KnownTransactions()
         self._recover_senders = recover_senders
         self._on_added = on_added
         self._state_header: Header | None = None
@@ -55,9 +58,9 @@ class Intake:
         fresh: list[tuple[int, Transaction]] = []
         for raw in raws:
             try:
-                if keccak256(raw) in self._mempool:
+                transaction = self.known.decode(raw)
+                if transaction.hash in self._mempool:
                     raise InvalidTransaction("already known")
-                transaction = decode_transaction(raw)
             except InvalidTransaction as refusal:
                 outcomes.append(refusal)
             else:

@@ -84,6 +84,10 @@ class Ledger:
         self._remember(built.executed)
         return built
 
+    def executed(self, block_hash: bytes) -> Executed | None:
+        """What `build` or `execute` made of the block with this hash on this head, if they did not long ago."""
+        return self._executed.get(block_hash)
+
     def execute(self, block: Block) -> Executed:
         """Check the block against the head and execute it, once. Raises InvalidBlock or InvalidTransaction."""
         executed = self._executed.get(block.hash)

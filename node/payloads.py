@@ -3,18 +3,22 @@
 Each `pack_…` has an `unpack_…` that raises BadPayload on anything the other would not have written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack
 
-from node.chain.block import Block, unpack_block
+from node.chain.block import Block, Decode, unpack_block
 from node.chain.errors import PeerError
+from node.chain.transaction import Transaction, decode_transaction
 from node.consensus.certificate import Certificate, unpack_certificate
+from node.p2p.kinds import Kind
 
 HASHES_MAX = 4_096
 TRANSACTIONS_MAX = 4_096
 BLOCKS_MAX = 64
+GOSSIP_RAW_BYTES_MAX = 1_024  # a transaction up to this size is sent without being asked for
+GOSSIP_BATCH = 1_024  # such transactions in one message, which then has a megabyte at most
 BATCH_BYTES_MAX = 1 << 20  # where a sender starts another batch of transactions
 BLOCKS_BYTES_MAX = 4 << 20  # where a server stops adding blocks to an answer; one block always fits
 
@@ -72,6 +76,24 @@ def unpack_hashes(payload: bytes) -> list[bytes]:
     return _byte_strings(_unpack(payload), count_max=HASHES_MAX, length=32)
 
 
+def pack_gossip(transactions: Iterable[Transaction]) -> Iterator[tuple[Kind, bytes]]:
+    """The messages that tell peers of new transactions: small ones as they are, of large ones the hashes.
+
+    A small one costs less to send twice than to ask for; large ones, batches of ballots, mostly reach every validator
+    from the gateway itself.
+    """
+    small, hashes = [], []
+    for transaction in transactions:
+        if len(transaction.raw) <= GOSSIP_RAW_BYTES_MAX:
+            small.append(transaction.raw)
+        else:
+            hashes.append(transaction.hash)
+    for start in range(0, len(small), GOSSIP_BATCH):
+        yield Kind.TRANSACTIONS, pack_transactions(small[start : start + GOSSIP_BATCH])
+    for start in range(0, len(hashes), HASHES_MAX):
+        yield Kind.TRANSACTION_HASHES, pack_hashes(hashes[start : start + HASHES_MAX])
+
+
 def pack_transactions(raws: Sequence[bytes]) -> bytes:
     """Raw transactions."""
     return _pack(list(raws))
@@ -98,8 +120,11 @@ def pack_blocks(items: Iterable[tuple[bytes, list[bytes], object]]) -> bytes:
     return _pack([[[header, raws], certificate] for header, raws, certificate in items])
 
 
-def unpack_blocks(payload: bytes) -> list[tuple[Block, Certificate]]:
-    """Blocks and certificates; nothing is verified yet. Raises PeerError of some kind when malformed."""
+def unpack_blocks(payload: bytes, decode: Decode = decode_transaction) -> list[tuple[Block, Certificate]]:
+    """Blocks and certificates; nothing is verified yet. Raises PeerError of some kind when malformed.
+
+    `decode` is as in `unpack_block`.
+    """
     items = _unpack(payload)
     if len(items) > BLOCKS_MAX:
         raise BadPayload(f"{len(items)} blocks, at most {BLOCKS_MAX}")
@@ -107,5 +132,5 @@ def unpack_blocks(payload: bytes) -> list[tuple[Block, Certificate]]:
     for item in items:
         if not isinstance(item, list) or len(item) != 2:
             raise BadPayload("expected [block, certificate]")
-        pairs.append((unpack_block(item[0]), unpack_certificate(item[1])))
+        pairs.append((unpack_block(item[0], decode), unpack_certificate(item[1])))
     return pairs

@@ -164,7 +164,7 @@ class Runtime:
         peer, payload = event.peer, event.payload
         match event.kind:
             case Kind.CONSENSUS:
-                message = decode_message(payload, self.mempool.get)
+                message = decode_message(payload, self.intake.known.decode)
                 sender = authenticate(self._ledger.domain, message, self._recoverer)
                 if sender not in (peer, self._key.address):  # nobody honest relays, and what is attached is not signed
                     raise payloads.BadPayload(f"a statement of 0x{sender.hex()}, which this peer is not")
@@ -176,7 +176,7 @@ class Runtime:
             case Kind.GET_BLOCKS:
                 self._serve_blocks(peer, *payloads.unpack_get_blocks(payload))
             case Kind.BLOCKS:
-                pairs = payloads.unpack_blocks(payload)
+                pairs = payloads.unpack_blocks(payload, self.intake.known.decode)
                 await self._sync(Fetched(peer, pairs))
             case Kind.TRANSACTION_HASHES:
                 missing = [digest for digest in payloads.unpack_hashes(payload) if self._is_unknown(digest)]
@@ -275,8 +275,11 @@ class Runtime:
         return consensus.Validated(block.hash, valid=True)
 
     async def _execute(self, block: Block) -> Executed:
-        await self._recover_senders(block.transactions)
-        return self._ledger.execute(block)
+        executed = self._ledger.executed(block.hash)
+        if executed is None:
+            await self._recover_senders(block.transactions)
+            executed = self._ledger.execute(block)
+        return executed
 
     async def _finalise(self, block: Block, certificate: Certificate, pending: deque[consensus.Event]) -> None:
         """Make the block durable, then the head; only then tell anyone."""

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeAlias
 
 from merkle import rlp
 from merkle.keccak import keccak256
+from merkle.patricia import ordered_root
 from node.chain.errors import InvalidBlock
 from node.chain.transaction import Transaction, decode_transaction
 
@@ -13,6 +15,8 @@ EMPTY_UNCLES_HASH = keccak256(rlp.encode([]))
 DIFFICULTY = 1
 NONCE = bytes(8)
 MIX_HASH = bytes(32)
+
+Decode: TypeAlias = Callable[[bytes], Transaction]
 
 # (name, RLP length of a byte string, or 0 for an integer), in the order of the encoding.
 _FIELDS = (
@@ -111,6 +115,11 @@ class Block:
         return self.header.number
 
     @cached_property
+    def transactions_root(self) -> bytes:
+        """The root of the transactions that are here, which a peer may have chosen: the header may name another."""
+        return ordered_root([transaction.raw for transaction in self.transactions])
+
+    @cached_property
     def bytes_count(self) -> int:
         """Bytes of the header and all transactions, which genesis bounds."""
         return len(self.header.encoded) + sum(len(transaction.raw) for transaction in self.transactions)
@@ -121,10 +130,10 @@ def pack_block(block: Block) -> list[object]:
     return [block.header.encoded, [transaction.raw for transaction in block.transactions]]
 
 
-def unpack_block(packed: object, known: Callable[[bytes], Transaction | None] | None = None) -> Block:
+def unpack_block(packed: object, decode: Decode = decode_transaction) -> Block:
     """The block of what `pack_block` made. Raises InvalidBlock or InvalidTransaction; signatures are not checked.
 
-    `known` finds a transaction by its hash, so that one whose sender was recovered in the mempool is not decoded again.
+    `decode` makes the transactions of their bytes; `KnownTransactions.decode` spares what has come before.
     """
     if not isinstance(packed, (list, tuple)) or len(packed) != 2:
         raise InvalidBlock("a packed block is [header, transactions]")
@@ -133,6 +142,4 @@ def unpack_block(packed: object, known: Callable[[bytes], Transaction | None] | 
         raise InvalidBlock("a packed block is [header bytes, list of transaction bytes]")
     if not all(isinstance(raw, bytes) for raw in transactions):
         raise InvalidBlock("a packed block's transactions are byte strings")
-    if known is None:
-        return Block(decode_header(header), tuple(map(decode_transaction, transactions)))
-    return Block(decode_header(header), tuple(known(keccak256(raw)) or decode_transaction(raw) for raw in transactions))
+    return Block(decode_header(header), tuple(map(decode, transactions)))

@@ -106,7 +106,7 @@ def apply_block(
             run_transaction(run, transaction)
         except InvalidTransaction as error:
             raise InvalidBlock(f"block {header.number}: transaction {position}: {error}") from None
-    right, executed = _finish(run, parent, block.transactions, header.timestamp)
+    right, executed = _finish(run, parent, block.transactions_root, header.timestamp)
     if right.hash != header.hash:
         for name in ("state_root", "transactions_root", "receipts_root", "logs_bloom", "gas_used", "extra_data"):
             if getattr(right, name) != getattr(header, name):
@@ -154,7 +154,8 @@ def build_block(
                 bytes_left -= len(transaction.raw)
         if misfits > _MISFITS_MAX:
             break
-    header, executed = _finish(run, parent, taken, run.context.timestamp)
+    transactions_root = ordered_root([transaction.raw for transaction in taken])
+    header, executed = _finish(run, parent, transactions_root, run.context.timestamp)
     return Built(Executed(Block(header, tuple(taken)), *executed), dropped)
 
 
@@ -247,7 +248,7 @@ _Consequences = tuple[tuple[Receipt, ...], tuple[bytes, ...], dict[bytes, bytes]
 
 
 def _finish(
-    run: BlockRun, parent: Header, transactions: Sequence[Transaction], timestamp: int
+    run: BlockRun, parent: Header, transactions_root: bytes, timestamp: int
 ) -> tuple[Header, _Consequences]:
     """End the block: its header, and the rest of `Executed` in the order of its fields."""
     context = run.context
@@ -258,7 +259,7 @@ def _finish(
         parent_hash=parent.hash,
         miner=run.miner,
         state_root=state_root,
-        transactions_root=ordered_root([transaction.raw for transaction in transactions]),
+        transactions_root=transactions_root,
         receipts_root=ordered_root(run.encoded_receipts),
         logs_bloom=merge_blooms(receipt.bloom for receipt in run.receipts),
         number=context.number,

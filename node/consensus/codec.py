@@ -1,12 +1,10 @@
 """Consensus messages as msgpack bytes and back: strict about types, lengths and counts, and never hashed or signed."""
 
-from collections.abc import Callable
-
 import msgpack
 
-from node.chain.block import Block, pack_block, unpack_block
+from node.chain.block import Block, Decode, pack_block, unpack_block
 from node.chain.signing import SIGNATURE_BYTES
-from node.chain.transaction import Transaction
+from node.chain.transaction import decode_transaction
 from node.consensus.messages import (
     HEIGHT_MAX,
     NOTHING_ATTACHED,
@@ -35,8 +33,8 @@ def encode_message(message: Message) -> bytes:
     return bytes(msgpack.packb(packed, use_bin_type=True))
 
 
-def decode_message(data: bytes, known: Callable[[bytes], Transaction | None] | None = None) -> Message:
-    """The message of these bytes, its form checked and no signature; `known` finds transactions by their hash.
+def decode_message(data: bytes, decode: Decode = decode_transaction) -> Message:
+    """The message of these bytes, its form checked and no signature; `decode` is as in `unpack_block`.
 
     Raises InvalidMessage, InvalidBlock or InvalidTransaction (all PeerError).
     """
@@ -44,7 +42,7 @@ def decode_message(data: bytes, known: Callable[[bytes], Transaction | None] | N
     if not isinstance(packed, list) or len(packed) != 4:
         raise InvalidMessage("a consensus message is [statement, block, round changes, prepares]")
     signed = unpack_signed(packed[0])
-    block: Block | None = None if packed[1] is None else unpack_block(packed[1], known)
+    block: Block | None = None if packed[1] is None else unpack_block(packed[1], decode)
     round_changes = _statements(packed[2], Kind.ROUND_CHANGE)
     prepares = _statements(packed[3], Kind.PREPARE)
     kind = signed.statement.kind

@@ -7,7 +7,7 @@ for the value, and the EEA specification's isProposalJustification and validRoun
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from merkle.patricia import EMPTY_ROOT, ordered_root
+from merkle.patricia import EMPTY_ROOT
 from node.chain import signing
 from node.chain.block import Block, Header
 from node.chain.domain import Domain
@@ -167,7 +167,7 @@ def check_body(block: Block) -> None:
 
     A block is known by its header's hash, so a body that does not belong to it must not stand in for the right one.
     """
-    if ordered_root([transaction.raw for transaction in block.transactions]) != block.header.transactions_root:
+    if block.transactions_root != block.header.transactions_root:
         raise InvalidMessage(f"the transactions of block 0x{block.hash.hex()} are not those that its header names")
 
 

@@ -30,7 +30,7 @@ from tests.sim.referee import Referee, Violation
 from tests.sim.scheduler import Scheduler, Timer
 from tests.sim.tasks import Resume, Suspension, Task
 
-ANNOUNCE_AFTER_US = 5_000
+GOSSIP_AFTER_US = 5_000
 CLOCK_DRIFT_MAX_S = 15
 SPINS_MAX = 2_000  # wakes in one simulated second; more is a node that never sleeps
 LIMITS = MempoolLimits(transactions_max=500)
@@ -114,7 +114,7 @@ class Process:
         self._is_busy = False
         self._pump_due: Timer | None = None
         self._alarm: Timer | None = None
-        self._to_announce: list[bytes] = []
+        self._to_gossip: list[Transaction] = []
         self._spins = (0, 0)  # (simulated second, wakes in it)
         self.ledger = Ledger(machine.platter.database, world.foundation.genesis)
         if machine.honest:
@@ -341,14 +341,15 @@ class Process:
         self.wake()
         if not from_client:
             return
-        if not self._to_announce:
-            self._world.scheduler.after(ANNOUNCE_AFTER_US, self._announce)
-        self._to_announce.extend(transaction.hash for transaction in transactions)
+        if not self._to_gossip:
+            self._world.scheduler.after(GOSSIP_AFTER_US, self._gossip)
+        self._to_gossip.extend(transactions)
 
-    def _announce(self) -> None:
-        hashes, self._to_announce = self._to_announce, []
+    def _gossip(self) -> None:
+        transactions, self._to_gossip = self._to_gossip, []
         if self.is_running:
-            self._world.network.transmit(self, None, Kind.TRANSACTION_HASHES, payloads.pack_hashes(hashes))
+            for kind, payload in payloads.pack_gossip(transactions):
+                self._world.network.transmit(self, None, kind, payload)
 
     async def _recover_senders(self, transactions: Sequence[Transaction]) -> None:
         """Senders verified anywhere are known everywhere; now and then it takes a while, as in a thread."""
