@@ -26,6 +26,7 @@ from merkle.trienode import (
     Short,
     decode,
     seal,
+    seal_leaf,
     seal_root,
     string,
 )
@@ -187,15 +188,12 @@ def _common(first: str, second: str, start: int) -> int:
 def _groups(entries: list[_Entry], depth: int) -> Iterator[tuple[int, list[_Entry]]]:
     """Sorted entries by their nibble at `depth`; VALUE for the one that ends there."""
     start = 0
-    count = len(entries)
     if len(entries[0][0]) == depth:
         yield VALUE, entries[:1]
         start = 1
-    while start < count:
-        digit = entries[start][0][depth]
-        stop = start + 1
-        while stop < count and entries[stop][0][depth] == digit:
-            stop += 1
+    digits = "".join([path[depth] for path, _ in entries[start:]]) if start else "".join([p[depth] for p, _ in entries])
+    for digit in dict.fromkeys(digits):
+        stop = start + digits.count(digit)
         yield NIBBLES[digit], entries[start:stop]
         start = stop
 
@@ -208,14 +206,15 @@ def _build(entries: list[_Entry], depth: int, sink: dict[bytes, bytes] | None) -
     first = entries[0][0]
     fork = _common(first, entries[-1][0], depth)
     branch: Branch = [EMPTY] * 17
+    below = fork + 1
     for index, group in _groups(entries, fork):
         if index == VALUE:
             branch[VALUE] = group[0][1]
         elif len(group) == 1:
             path, value = group[0]
-            branch[index] = seal(Short(path[fork + 1 :], True, value), sink)
+            branch[index] = seal_leaf(path[below:], value, sink)
         else:
-            branch[index] = seal(_build(group, fork + 1, sink), sink)
+            branch[index] = seal(_build(group, below, sink), sink)
     if fork == depth:
         return branch
     return Short(first[depth:fork], False, seal(branch, sink))

@@ -84,12 +84,27 @@ def _decode_at(data: bytes, start: int, end: int, depth: int, room: list[int]) -
     if depth >= DEPTH_MAX:
         raise RlpError(f"lists are nested more than {DEPTH_MAX} deep")
     parts: list[Decoded] = []
+    left = room[0]
     while begin < stop:
-        if len(parts) >= room[0]:
+        if left <= 0:
             raise RlpError("the lists have more items than are allowed")
-        part, begin = _decode_at(data, begin, stop, depth + 1, room)
-        parts.append(part)
-    room[0] -= len(parts)
+        left -= 1
+        first = data[begin]
+        if first < 0x80:
+            after = begin + 1
+            parts.append(data[begin:after])
+        elif first < 0xB8 and first != 0x81:  # short strings, in place: almost everything is one, and calls cost more
+            after = begin + first - 0x7F
+            if after > stop:
+                raise RlpError(f"an item of {first - 0x80} bytes has only {stop - begin - 1} left")
+            parts.append(data[begin + 1 : after])
+        else:
+            room[0] = left
+            part, after = _decode_at(data, begin, stop, depth + 1, room)
+            left = room[0]
+            parts.append(part)
+        begin = after
+    room[0] = left
     return parts, stop
 
 

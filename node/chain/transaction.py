@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 from merkle import rlp
 from merkle.keccak import keccak256
@@ -13,6 +12,7 @@ AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 TRANSACTION_BYTES_MAX = 1 << 20
 _FIELDS_MAX = 12
+_PARITIES = (b"\0", b"\1")
 _ACCESS_BYTES_MIN = 7  # for each RLP item of an access list: the least is 23 bytes for an address without slots, three
 
 
@@ -103,8 +103,29 @@ def _bytes(item: rlp.Decoded, name: str, lengths: tuple[int, ...] = ()) -> bytes
     return item
 
 
+def _integer(item: rlp.Decoded) -> int:
+    """`rlp.decode_int` of at most 64 bits, with the short way that almost every item takes."""
+    if len(item) <= 8 and isinstance(item, bytes) and item[:1] != b"\0":
+        return int.from_bytes(item, "big")
+    return rlp.decode_int(item, bits_max=64)
+
+
 def _signature(parity: int, r: rlp.Decoded, s: rlp.Decoded) -> bytes:
-    return rlp.decode_int(r).to_bytes(32, "big") + rlp.decode_int(s).to_bytes(32, "big") + bytes((parity,))
+    if isinstance(r, bytes) and isinstance(s, bytes) and len(r) == 32 == len(s) and r[0] and s[0]:
+        return r + s + _PARITIES[parity]
+    return rlp.decode_int(r).to_bytes(32, "big") + rlp.decode_int(s).to_bytes(32, "big") + _PARITIES[parity]
+
+
+def _unsigned(raw: bytes, start: int, signature_items: list[rlp.Decoded]) -> bytes:
+    """The encoded fields ahead of the signature: what is canonical need not be encoded again. `raw` is a list there."""
+    first = raw[start]
+    begin = start + 1 if first < 0xF8 else start + first - 0xF6
+    return raw[begin : len(raw) - sum(_encoded_length(item) for item in signature_items)]
+
+
+def _encoded_length(item: rlp.Decoded) -> int:
+    """How many bytes an integer's item of up to 55 bytes takes."""
+    return 1 if len(item) == 1 and item < b"\x80" else 1 + len(item)  # type: ignore[operator]
 
 
 def _decode_legacy(raw: bytes) -> Transaction:
@@ -118,21 +139,22 @@ def _decode_legacy(raw: bytes) -> Transaction:
         raise InvalidTransaction("invalid sender", f"v is {v}, and EIP-155 has 35 + 2 × chain id + parity")
     chain_id, parity = divmod(v - 35, 2)
     price = rlp.decode_int(items[1])
+    signature = _signature(parity, items[7], items[8])
     # What was signed is the first six fields, then chain id, 0, 0 (EIP-155).
-    unsigned = [cast(bytes, item) for item in items[:6]] + [rlp.encode_int(chain_id), b"", b""]
+    unsigned = (_unsigned(raw, 0, items[6:]), rlp.encode(rlp.encode_int(chain_id)), b"\x80\x80")
     return Transaction(
         type=0,
         chain_id=chain_id,
-        nonce=rlp.decode_int(items[0], bits_max=64),
+        nonce=_integer(items[0]),
         max_priority_fee_per_gas=price,
         max_fee_per_gas=price,
-        gas_limit=rlp.decode_int(items[2], bits_max=64),
+        gas_limit=_integer(items[2]),
         to=_bytes(items[3], "to", (0, 20)),
         value=rlp.decode_int(items[4]),
         data=_bytes(items[5], "data"),
         access_list=(),
-        signature=_signature(parity, items[7], items[8]),
-        signing_hash=keccak256(rlp.encode(unsigned)),
+        signature=signature,
+        signing_hash=keccak256(rlp.encode_list(unsigned)),
         raw=raw,
         hash=keccak256(raw),
     )
@@ -143,22 +165,23 @@ def _decode_typed(raw: bytes) -> Transaction:
     items = _items(raw[1:], 11 if kind == 1 else 12)
     fees = items[2 : 2 + kind]  # one price in type 1; priority fee and fee cap in type 2
     gas, to, value, data, access_list, parity, r, s = items[2 + kind :]
-    y_parity = rlp.decode_int(parity)
+    y_parity = _integer(parity)
     if y_parity > 1:
         raise InvalidTransaction("invalid sender", f"y parity is 0 or 1, not {y_parity}")
+    signature = _signature(y_parity, r, s)
     return Transaction(
         type=kind,
-        chain_id=rlp.decode_int(items[0], bits_max=64),
-        nonce=rlp.decode_int(items[1], bits_max=64),
+        chain_id=_integer(items[0]),
+        nonce=_integer(items[1]),
         max_priority_fee_per_gas=rlp.decode_int(fees[0]),
         max_fee_per_gas=rlp.decode_int(fees[-1]),
-        gas_limit=rlp.decode_int(gas, bits_max=64),
+        gas_limit=_integer(gas),
         to=_bytes(to, "to", (0, 20)),
         value=rlp.decode_int(value),
         data=_bytes(data, "data"),
-        access_list=_access_list(access_list),
-        signature=_signature(y_parity, r, s),
-        signing_hash=keccak256(raw[:1] + rlp.encode(items[:-3])),
+        access_list=() if access_list == [] else _access_list(access_list),
+        signature=signature,
+        signing_hash=keccak256(raw[:1] + rlp.encode_list((_unsigned(raw, 1, items[-3:]),))),
         raw=raw,
         hash=keccak256(raw),
     )
