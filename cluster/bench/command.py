@@ -3,16 +3,19 @@
 import argparse
 import resource
 import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from rich.console import Console
 
-from cluster.bench import anchors, machine, report, transactions, votes
+from cluster.bench import anchors, catchup, growth, machine, report, transactions, votes
 from cluster.bench.run import Pace, Run, Workload, measure
 from cluster.bench.testbed import Testbed, fresh, given
 from cluster.bench.wire import RpcFailed
-from cluster.network import ClusterError
+from cluster.network import ClusterError, Kind
 
 BATCHES = {"votes": 500, "transactions": 50}
 BATCHES_MAX = {"votes": 1_000, "transactions": 1_000}
@@ -20,6 +23,8 @@ CLIENTS_MAX = 8_192
 COUNT_MAX = 10_000_000
 FILES_SPARE = 128
 RUNS_MAX = 100
+KINDS: tuple[Kind, ...] = ("bootnode", "validator", "gateway")
+OTHERS: dict[str, Callable[[Console, dict[str, Any]], None]] = {"growth": growth.show, "catch-up": catchup.show}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -32,6 +37,7 @@ def check(options: argparse.Namespace) -> None:
         ("in-flight", getattr(options, "in_flight", None), 1, COUNT_MAX),
         ("batch", getattr(options, "batch", None), 1, BATCHES_MAX.get(options.kind, 1)),
         ("kill-at", getattr(options, "kill_at", None), 0.01, 0.99),
+        ("ballot-bytes", getattr(options, "ballot_bytes", None), 70, 4_000),
         ("block-interval-ms", options.block_interval_ms, 1, 60_000),
     ]
     for name, value, least, most in bounds:
@@ -67,6 +73,16 @@ async def workload_of(bed: Testbed, options: argparse.Namespace, clients: int, c
     return await anchors.workload(bed, count=count)
 
 
+def _fresh(options: argparse.Namespace, kinds: Sequence[Kind] = KINDS) -> AbstractAsyncContextManager[Testbed]:
+    return fresh(
+        folder=options.folder,
+        validators=options.validators,
+        block_interval_ms=options.block_interval_ms,
+        first_port=options.port,
+        kinds=kinds,
+    )
+
+
 async def run_loads(options: argparse.Namespace, console: Console) -> list[Run]:
     """All runs of a load."""
     clients, count = {
@@ -92,13 +108,23 @@ async def run_loads(options: argparse.Namespace, console: Console) -> list[Run]:
             if options.rpc:
                 runs.append(await one(await given(options.gateway or "", options.rpc)))
             else:
-                async with fresh(
-                    folder=options.folder,
-                    validators=options.validators,
-                    block_interval_ms=options.block_interval_ms,
-                    first_port=options.port,
-                ) as bed:
+                async with _fresh(options) as bed:
                     runs.append(await one(bed))
+    return runs
+
+
+async def run_others(options: argparse.Namespace, console: Console) -> list[tuple[dict[str, Any], list[str]]]:
+    """All runs of catch-up or growth, without a gateway."""
+    raise_file_limit(FILES_SPARE)
+    runs = []
+    for number in range(options.runs):
+        with console.status(f"run {number + 1} of {options.runs} …"):
+            async with _fresh(options, ("bootnode", "validator")) as bed:
+                if options.kind == "growth":
+                    runs.append(await growth.run(bed, options.count or growth.COUNT, options.ballot_bytes))
+                else:
+                    count = options.count or catchup.COUNTS[options.of]
+                    runs.append(await catchup.run(bed, options.of, count))
     return runs
 
 
@@ -108,16 +134,21 @@ def run(options: argparse.Namespace) -> int:
     console = Console(highlight=False)
     where = report.machine_shown(_synced_write_ms(options.folder))
     try:
-        runs = uvloop.run(run_loads(options, console))
+        if options.kind in OTHERS:
+            told = report.document(uvloop.run(run_others(options, console)), where)
+            OTHERS[options.kind](console, told["median"])
+        else:
+            runs = uvloop.run(run_loads(options, console))
+            told = report.document([(one.figures, one.problems) for one in runs], where)
+            report.show(console, told)
+            if options.plot is not None:
+                options.plot.write_bytes(report.plot(runs[-1]))
     except RpcFailed as error:
         raise ClusterError(str(error)) from None
-    told = report.document(runs, where)
-    report.show(console, told)
+    report.show_checks(console, told)
     if options.json is not None:
         report.write_json(options.json, told)
-    if options.plot is not None:
-        options.plot.write_bytes(report.plot(runs[-1]))
-    return 1 if any(one.problems for one in runs) else 0
+    return 1 if any(one["problems"] for one in told["runs"]) else 0
 
 
 def _synced_write_ms(folder: Path | None) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.bench import figures
+from cluster.bench.figures import medians, per_second
 from cluster.bench.run import Run
 from cluster.chart import COLOURS, Band, Curve, Panel, draw
 
@@ -33,12 +33,12 @@ def machine_shown(folder_ms: float | None) -> dict[str, Any]:
     }
 
 
-def document(runs: Sequence[Run], where: dict[str, Any]) -> dict[str, Any]:
-    """Everything, with the medians of all runs; each figure of the medians is the median of that figure."""
+def document(runs: Sequence[tuple[dict[str, Any], list[str]]], where: dict[str, Any]) -> dict[str, Any]:
+    """Everything, with the medians of all runs (figures and problems); each is the median of that figure."""
     return {
         "machine": where,
-        "runs": [run.figures | {"problems": run.problems} for run in runs],
-        "median": figures.medians([run.figures for run in runs]),
+        "runs": [figures | {"problems": problems} for figures, problems in runs],
+        "median": medians([figures for figures, _ in runs]),
     }
 
 
@@ -73,6 +73,11 @@ def show(console: Console, told: dict[str, Any]) -> None:
     console.print(f"  longest time without a final record: {median['longest_gap_s'] * 1e3:,.0f} ms")
     console.print(_processes(median))
     _show_limits(console, median)
+
+
+def show_checks(console: Console, told: dict[str, Any]) -> None:
+    """What did not add up, or that everything did."""
+    runs = told["runs"]
     for number, run in enumerate(runs, 1):
         for problem in run["problems"]:
             console.print(f"  [red]✗ run {number}: {problem}[/red]", markup=True, highlight=False)
@@ -133,7 +138,7 @@ def plot(run: Run) -> bytes:
     """A PNG: what became final in each half second, how much work each process did, and memory."""
     began, span = run.began_s, run.ended_s - run.began_s
     bins = [began + BIN_S * number for number in range(int(span / BIN_S) + 1)]
-    rates = [(at - began, figures.per_second(run.final, at, min(at + BIN_S, run.ended_s))) for at in bins]
+    rates = [(at - began, per_second(run.final, at, min(at + BIN_S, run.ended_s))) for at in bins]
     rate = Curve("final records a second", [*rates, (span, rates[-1][1])], COLOURS[0])
     names = list(run.figures["processes"])
     cores, memory = [], []

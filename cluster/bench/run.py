@@ -114,7 +114,7 @@ async def _warm_up(work: Workload, follower: Follower) -> None:
     try:
         await generator.connect()
         generator.start()
-        await _until_answered(generator, follower)
+        await until_answered(generator, follower)
         taken = sum(generator.taken)
         if taken < len(work.warmup.data) * work.warmup.records:
             raise ClusterError(f"the warm-up was not taken in whole: {'; '.join(generator.failures)}")
@@ -124,7 +124,7 @@ async def _warm_up(work: Workload, follower: Follower) -> None:
         generator.close()
 
 
-async def _until_answered(generator: Generator, follower: Follower) -> None:
+async def until_answered(generator: Generator, follower: Follower) -> None:
     """Wait for all answers. Raises ClusterError when neither an answer comes nor anything becomes final."""
     waiting = asyncio.create_task(generator.wait())
     seen = (-1, -1)
@@ -150,7 +150,7 @@ async def _timed(bed: Testbed, work: Workload, pace: Pace, follower: Follower, g
         killer = None
         if pace.kill_at is not None:
             killer = asyncio.create_task(_kill(bed, follower, clock, base + int(pace.kill_at * work.records)))
-        await _until_answered(generator, follower)
+        await until_answered(generator, follower)
         if not await follower.reach(base + work.records, stalled_s=STALLED_S / 3 if sum(generator.taken) else 1.0):
             lacking = base + work.records - follower.records
             clock.problems.append(f"{lacking} of {work.records} records are not final on all validators")

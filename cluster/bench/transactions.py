@@ -55,11 +55,12 @@ def sign(chain_id: int, nonces: list[int], count: int, batch: int) -> Transfers:
             nonces[sender] += 1
         hashes.append([transaction.hash for transaction in signed])
         raws.append([transaction.raw for transaction in signed])
-        bodies.append(_body(raws[-1]))
+        bodies.append(body_of(raws[-1]))
     return Transfers(Requests(bodies, batch, lanes=len(nonces)), hashes, raws)
 
 
-def _body(raws: Sequence[bytes]) -> bytes:
+def body_of(raws: Sequence[bytes]) -> bytes:
+    """The JSON-RPC request, or batch of requests, that hands in signed transactions."""
     calls = [
         {"jsonrpc": "2.0", "id": number, "method": "eth_sendRawTransaction", "params": ["0x" + raw.hex()]}
         for number, raw in enumerate(raws, 1)

@@ -14,7 +14,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, metavar="N", help="how many records (default: some seconds of work)")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="a fresh network for each; medians are shown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG of the last run")
     parser.add_argument("--validators", type=int, default=3, metavar="N", help="how many (default: 3)")
     parser.add_argument("--block-interval-ms", type=int, default=100, metavar="MS", help="default: 100")
     parser.add_argument(
@@ -27,6 +26,7 @@ def _load(parser: argparse.ArgumentParser, *, modes: bool = True, gateway: bool 
     if modes:
         parser.add_argument("--mode", choices=("single", "batch"), default="single", help="default: single")
         parser.add_argument("--batch", type=int, metavar="N", help="records in a request of --mode batch")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG of the last run")
     parser.add_argument("--clients", type=int, metavar="N", help="connections")
     parser.add_argument(
         "--rate",
@@ -56,6 +56,15 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     anchors = kinds.add_parser("anchors", help="Merkle roots through the gateway")
     _common(anchors)
     _load(anchors, modes=False)
+
+    catch_up = kinds.add_parser("catch-up", help="a validator whose database was wiped, until it is at the head")
+    _common(catch_up)
+    catch_up.add_argument("--of", choices=("ballots", "transactions"), default="ballots", help="default: ballots")
+    growth = kinds.add_parser("growth", help="one large election: cost of a ballot, disk, memory, start")
+    _common(growth)
+    growth.add_argument(
+        "--ballot-bytes", type=int, default=150, metavar="N", help="of a packed record, its 69 bytes of head included"
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
