@@ -2,12 +2,13 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from node.p2p.endpoint import parse_endpoint
+from serving.logs import Format, Level
 
 
 def _bind(text: str) -> str:
@@ -29,11 +30,22 @@ def _address(text: str) -> str:
 
 
 class LogConfig(BaseModel):
-    """How much is logged."""
+    """How much is logged, and how."""
 
     model_config = ConfigDict(extra="forbid")
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Level = Field(default="INFO", description="the least level that is logged")
+    format: Format = Field(default="text", description="lines for people, or JSON objects for machines")
+
+
+class MetricsConfig(BaseModel):
+    """For Prometheus."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bind: Annotated[str, AfterValidator(_bind)] | None = Field(
+        default=None, description="host:port where GET /metrics is answered, to anyone; nowhere when left out"
+    )
 
 
 class LimitsConfig(BaseModel):
@@ -59,6 +71,7 @@ class BootnodeConfig(BaseSettings):
     )
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @classmethod
     def settings_customise_sources(

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,7 +19,14 @@ from node.chain.errors import PeerError
 from node.chain.genesis import domain_of, parse_genesis
 from node.p2p.endpoint import parse_endpoint
 from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX
+from node.version import VERSION
+from serving.logs import Format, configure
+from serving.metrics import COMMON, DISK_FREE, INFO, Metric, MetricsServer, Page, disk_free_bytes
 
+RECORDS = Metric("psephos_bootnode_records", "gauge", "Peer records; expired ones are still a hint.", ("state",))
+ANNOUNCEMENTS = Metric("psephos_bootnode_announcements_total", "counter", "Records that peers sent.", ("outcome",))
+LISTINGS = Metric("psephos_bootnode_listings_total", "counter", "How often the records were asked for.")
+METRICS = (*COMMON, RECORDS, ANNOUNCEMENTS, LISTINGS)
 BODY_S_MAX = 5.0  # a record is read within this, or not at all
 SAVE_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
@@ -41,6 +49,8 @@ class Bootnode:
             open_seats=config.limits.open_seats,
             record_life_s_max=config.limits.record_life_s_max,
         )
+        self._announcements: Counter[str] = Counter(new=0, known=0, outdated=0, refused=0)
+        self._listings = 0
         self._load()
         self._listing: bytes | None = None  # encoded once a change, not once a request
         self._saved = self._encoded()
@@ -59,8 +69,14 @@ class Bootnode:
         runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=15.0, shutdown_timeout=1.0)
         await runner.setup()
         bind = parse_endpoint(self._config.bind, port_min=0)
+        metrics: MetricsServer | None = None
+        if self._config.metrics.bind is not None:
+            endpoint = parse_endpoint(self._config.metrics.bind, port_min=0)
+            metrics = MetricsServer((endpoint.host, endpoint.port), self._fill)
         try:
             await web.TCPSite(runner, bind.host, bind.port, reuse_address=True).start()
+            if metrics is not None:
+                await metrics.start()
             _log.info("%s listens on %s with %d records", self._config.name, runner.addresses[0], len(self._table))
             while not stopping.is_set():
                 await self._save()
@@ -70,10 +86,24 @@ class Bootnode:
                 except TimeoutError:
                     continue
         finally:
+            if metrics is not None:
+                await metrics.stop()
             await runner.cleanup()
             await self._save()
 
+    async def _fill(self, page: Page) -> None:
+        """What Prometheus is told."""
+        now_s = time.time()
+        records = self._table.records()
+        page.put(INFO, 1, VERSION, "bootnode", self._config.name)
+        page.put(RECORDS, sum(record.expires_at_s > now_s for record in records), "valid")
+        page.put(RECORDS, sum(record.expires_at_s <= now_s for record in records), "expired")
+        page.put_counts(ANNOUNCEMENTS, self._announcements)
+        page.put(LISTINGS, self._listings)
+        page.put(DISK_FREE, disk_free_bytes(self._config.data.parent), "records")
+
     async def _get_records(self, _request: web.Request) -> web.Response:
+        self._listings += 1
         return web.Response(body=self._encoded(), content_type="application/json")
 
     async def _post_record(self, request: web.Request) -> web.Response:
@@ -82,9 +112,12 @@ class Bootnode:
         try:
             is_new = self._table.put(orjson.loads(body), now_s=int(time.time()))
         except Outdated as error:
+            self._announcements["outdated"] += 1
             return _json(409, {"error": str(error), "sequence": error.standing})
         except (orjson.JSONDecodeError, PeerError) as error:
+            self._announcements["refused"] += 1
             return _json(400, {"error": str(error)})
+        self._announcements["new" if is_new else "known"] += 1
         if is_new:
             self._listing = None
         return _json(200, {"new": is_new, "records": len(self._table)})
@@ -148,11 +181,14 @@ async def _serve_until_signal(bootnode: Bootnode) -> None:
     await bootnode.serve(stopping)
 
 
-def run(config_path: Path) -> int:
-    """Run one bootnode until SIGTERM or SIGINT; the exit code, 0 when it was stopped so and 1 when it cannot start."""
+def run(config_path: Path, log_format: Format | None = None) -> int:
+    """Run one bootnode until SIGTERM or SIGINT; the exit code, 0 when it was stopped so and 1 when it cannot start.
+
+    `log_format` goes before the configuration's.
+    """
     try:
         config = load_config(config_path)
-        logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)-7s %(message)s")
+        configure(config.name, config.log.level, log_format or config.log.format)
         asyncio.run(_serve_until_signal(Bootnode(config)))
     except (OSError, ValueError) as error:  # TOML, JSON, genesis and validation errors are ValueErrors
         print(f"bootnode: {config_path}: {error}", file=sys.stderr)  # noqa: T201 -- logging may not be set up yet

@@ -101,6 +101,9 @@ def _verbs_that_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]"
     for verb, what in (("node", "validator or observer"), ("bootnode", "bootnode"), ("gateway", "gateway")):
         parser = verbs.add_parser(verb, help=f"run one {what} in the foreground")
         parser.add_argument("--config", type=Path, required=True, metavar="F", help="its TOML file")
+        parser.add_argument(
+            "--log-format", choices=("text", "json"), help="lines for people, or JSON for machines (default: as in F)"
+        )
 
 
 def _verb_that_disturbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -188,19 +191,19 @@ def build_parser() -> argparse.ArgumentParser:
 def _run_node(options: argparse.Namespace) -> int:
     from node.service import run
 
-    return run(options.config)
+    return run(options.config, options.log_format)
 
 
 def _run_bootnode(options: argparse.Namespace) -> int:
     from bootnode.server import run
 
-    return run(options.config)
+    return run(options.config, options.log_format)
 
 
 def _run_gateway(options: argparse.Namespace) -> int:
     from gateway.server import run
 
-    return run(options.config)
+    return run(options.config, options.log_format)
 
 
 def _managed(options: argparse.Namespace) -> int:

@@ -48,7 +48,7 @@ class Callbacks:
         self._http = http
         self._hosts = frozenset(host.lower() for host in config.hosts)
         self._secret = read_secret(config.secret, "the callbacks' secret") if self._hosts else b""
-        self._entries: dict[bytes, _Entry] = {}
+        self._entries: dict[bytes, _Entry] = {}  # those that are still to be made
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._writing = [asyncio.Lock() for _ in range(WRITERS)]  # one at a time has to do with a batch's file
 
@@ -77,6 +77,10 @@ class Callbacks:
         if parts.scheme not in _PORTS or not plain or not allowed:
             detail = "callback_url is no http or https URL of a host that this gateway's `callbacks.hosts` lists."
             raise Problem(403, "callback-not-allowed", detail)
+
+    def __len__(self) -> int:
+        """How many are still to be made."""
+        return len(self._entries)
 
     def waiting(self) -> list[bytes]:
         """The batch ids whose end has to be told and is not known here yet."""

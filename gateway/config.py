@@ -14,6 +14,7 @@ from gateway.sets import check_overrides
 from node.chain.contracts.ballots import RECORDS_MAX
 from node.chain.genesis import Genesis, GenesisError, domain_of, parse_genesis
 from node.chain.transaction import TRANSACTION_BYTES_MAX
+from serving.logs import Format, Level
 from node.consensus.override import FILE_BYTES_MAX, Override, OverrideError, parse_overrides
 
 
@@ -133,9 +134,25 @@ class RatesConfig(_Section):
 
 
 class LogConfig(_Section):
-    """What is logged."""
+    """What is logged, and how."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[Level, Field(description="the least level that is logged")] = "INFO"
+    format: Annotated[Format, Field(description="lines for people, or JSON objects for machines")] = "text"
+
+
+class MetricsConfig(_Section):
+    """For Prometheus."""
+
+    bind: Annotated[
+        str | None, Field(description="host:port where GET /metrics is answered, to anyone; nowhere when left out")
+    ] = None
+
+    @field_validator("bind")
+    @classmethod
+    def _check_bind(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_endpoint(value)
+        return value
 
 
 class GatewayConfig(BaseSettings):
@@ -179,6 +196,7 @@ class GatewayConfig(BaseSettings):
     ] = False
     rates: RatesConfig = RatesConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
     @classmethod
     def settings_customise_sources(

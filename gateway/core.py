@@ -24,6 +24,7 @@ from gateway.validators import Pool, ValidatorNode
 from gateway.verify import FinalBlock
 from node.chain.domain import Domain
 from node.chain.signing import SigningKey
+from serving.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,11 @@ class Core:
         """The last thing to do."""
         await self._rpc.close()
 
+    @property
+    def sender(self) -> Sender:
+        """What is on its way to the chain."""
+        return self._sender
+
     def level(self) -> int:
         """1 to 3, as LEVELS words them."""
         # Validators answer and nothing becomes final: they do not reach each other.
@@ -247,7 +253,9 @@ class Core:
         if level != self._logged_level:
             before, self._logged_level = self._logged_level, level
             changed = f" (before: {before})" if before else ""
-            log.log(logging.INFO if level <= 2 else logging.WARNING, "level %d: %s%s", level, LEVELS[level], changed)
+            importance = logging.INFO if level <= 2 else logging.WARNING
+            extra = fields(event="level", level=level, before=before or None)
+            log.log(importance, "level %d: %s%s", level, LEVELS[level], changed, extra=extra)
 
     async def _watch_level(self) -> None:
         while True:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from gateway.validators import NoValidator
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome
 from node.chain.transaction import TRANSACTION_BYTES_MAX
+from serving.distribution import Distribution
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class Delivery:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Semaphore(ASKING_MAX)
+        self.ends: Counter[tuple[str, str]] = Counter()  # (kind, outcome) of the records whose end is known
+        self.finality = Distribution()  # seconds from acceptance to verified finality
 
     async def start(self, sender: Sender) -> None:
         self._spawn(self._run(sender))
@@ -194,11 +197,15 @@ class Delivery:
             item.outcome, item.index, item.place = outcome, index, place
             self._done(item)
         self._durability.settle(place, [item for item, _, _ in settled])
+        first, outcome, _ = settled[0]  # all of one transaction: one kind, one outcome, and the first waited longest
+        self.ends[type(first.record).__name__.lower(), outcome.name.lower()] += len(settled)
+        self.finality.observe(max(0, first.updated_at_ms - first.received_at_ms) / 1000, len(settled))
 
     def _reject(self, item: Item, reason: str, outcome: Outcome | None = None) -> None:
         item.outcome, item.reason = outcome, reason
         self._done(item)
         self._durability.reject(item)
+        self.ends[type(item.record).__name__.lower(), outcome.name.lower() if outcome else "refused"] += 1
 
     def _done(self, item: Item) -> None:
         item.failed = None

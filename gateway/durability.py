@@ -56,6 +56,12 @@ class Durability:
         self._stopping = False
         self.storage = Storage.JOURNAL
         self.last_error: str | None = None
+        self.accepted_count = 0  # records synced since this process started
+
+    def oldest_received_at_ms(self) -> int | None:
+        """When the oldest durable record came that is not settled (Unix milliseconds); None when none waits."""
+        oldest = next(iter(self._unsettled), None)
+        return None if oldest is None else oldest.received_at_ms
 
     def recover(self) -> list[Item]:
         """All items that journal and spool still know, in order. Call once, before `start`."""
@@ -145,6 +151,7 @@ class Durability:
         for item in [item for _, items in group.settled for item in items] + group.rejected:
             self._unsettled.pop(item, None)
         group.commit.finish()
+        self.accepted_count += len(group.accepted)
         if group.accepted:
             self._on_durable(group.accepted)
 

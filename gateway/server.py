@@ -13,14 +13,18 @@ from aiohttp import web
 
 from gateway.access import Need
 from gateway.api import admin, anchors, documentation, documented, elections, health, logs, trees, verification, votes
-from gateway.api.common import GATEWAY, GUARD, NEEDS, problems
+from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
-from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis
+from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
 from gateway.disk import FolderInUse
 from gateway.journal_format import JournalCorrupt
+from gateway.metrics import fill
 from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, raise_file_limit
+from serving.distribution import Calls
+from serving.logs import Format, configure
+from serving.metrics import MetricsServer
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ def make_app(gateway: Gateway) -> web.Application:
     needs: dict[object, Need] = {one.handler: one.need for one in (*OPERATIONS, *documented.OPERATIONS)}
     app[NEEDS] = needs
     app[GUARD] = ConnectionGuard(connections_max=limits.connections_max, sender_s=limits.sender_s, idle_s=limits.idle_s)
+    app[CALLS] = Calls()
     document = documentation.openapi((*OPERATIONS, *documented.OPERATIONS), body_bytes_max=limits.body_bytes_max)
     app[DOCUMENT] = json.dumps(document).encode()  # orjson refuses the largest bounds in it
     app[PAGE] = documentation.page(document)
@@ -117,14 +122,24 @@ async def serve(config: GatewayConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await gateway.start()
-    server = HttpServer(make_app(gateway))
+    app = make_app(gateway)
+    server = HttpServer(app)
+    metrics: MetricsServer | None = None
+    if config.metrics.bind is not None:
+        metrics = MetricsServer(
+            split_endpoint(config.metrics.bind), lambda page: fill(page, gateway, app[CALLS], app[GUARD])
+        )
     try:
         await server.start(*config.endpoint)
+        if metrics is not None:
+            await metrics.start()
         log.info("%s serves http://%s, account 0x%s", config.name, config.bind, gateway.address.hex())
         if not config.api_keys:
             log.warning("no api_keys are set: whoever reaches %s may do everything", config.bind)
         await stop.wait()
     finally:
+        if metrics is not None:
+            await metrics.stop()
         await server.stop()
         await gateway.stop()
 
@@ -139,14 +154,17 @@ def _calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def run(config_path: Path) -> int:
-    """Run a gateway in the foreground; 0 after a clean stop, 1 when it cannot start (one sentence says why)."""
+def run(config_path: Path, log_format: Format | None = None) -> int:
+    """Run a gateway in the foreground; 0 after a clean stop, 1 when it cannot start (one sentence says why).
+
+    `log_format` goes before the configuration's.
+    """
     try:
         config = load_config(config_path)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
-    logging.basicConfig(level=config.log.level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(config.name, config.log.level, log_format or config.log.format)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # what is no HTTP is answered with 400, not logged

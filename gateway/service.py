@@ -114,6 +114,11 @@ class Gateway(Core):
         for lock in self._locks:
             lock.release()
 
+    @property
+    def durability(self) -> Durability:
+        """Journal and spool."""
+        return self._durability
+
     def level(self) -> int:
         """1 to 5, as LEVELS words them."""
         if self._durability.storage is Storage.NONE:

@@ -16,7 +16,8 @@ from node.p2p.events import PeerInfo
 from node.rpc.counts import RecordCounts
 from node.rpc.ports import NodePort
 from node.store import KEY_CLASSES
-from serving.metrics import COMMON, DISK_FREE, INFO, Calls, Distribution, Distributions, Metric, Page, disk_free_bytes
+from serving.distribution import Calls, Distribution, Distributions
+from serving.metrics import COMMON, DISK_FREE, INFO, Metric, Page, disk_free_bytes
 
 BALLOTS_CAST = elections.ABI.events["BallotsCast"].id
 ANCHORED = anchors.ABI.events["Anchored"].id

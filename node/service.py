@@ -40,8 +40,9 @@ from node.rpc.server import RpcServer
 from node.rpc.pacing import Pace
 from node.runtime import Runtime
 from node.version import VERSION
+from serving.distribution import Distributions
 from serving.logs import Format, configure, fields
-from serving.metrics import Distributions, MetricsServer, Page
+from serving.metrics import MetricsServer, Page
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -18,14 +19,16 @@ from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.validators import NoValidator
 from serving.connections import ConnectionGuard
+from serving.distribution import Calls
+from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
 
 log = logging.getLogger(__name__)
 
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 NEEDS: web.AppKey[Mapping[object, Need]] = web.AppKey("needs")
 GUARD: web.AppKey[ConnectionGuard] = web.AppKey("connections", ConnectionGuard)
+CALLS: web.AppKey[Calls] = web.AppKey("calls", Calls)  # answers, by route
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
 
@@ -106,15 +109,22 @@ def _admit(request: web.Request) -> None:
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every failure is a problem document with a request id, and no stack trace leaves the process."""
     connection = request.app[GUARD].begin(request)
+    began_s = time.perf_counter()
+    status = 500
     try:
-        return await _answered(request, handler)
+        response = await _answered(request, handler)
+        status = response.status
+        return response
     finally:
         request.app[GUARD].end(connection)
+        resource = request.match_info.route.resource
+        route = f"{request.method} {resource.canonical}" if resource else "unmatched"
+        request.app[CALLS].note(route, time.perf_counter() - began_s, failures=int(status >= 500))
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    given = request.headers.get("X-Request-Id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    request_id = read_request_id(request.headers.get(REQUEST_ID_HEADER)) or uuid.uuid4().hex
+    REQUEST_ID.set(request_id)  # for what is logged from here on, and for the validators that are asked
     try:
         _admit(request)
         response = await handler(request)
@@ -130,13 +140,14 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except Exception:
-        log.exception("request %s failed", request_id)
+        log.exception("a request failed")
         response = _problem(Problem(500, "internal-error", "The gateway failed; its log has the reason."), request_id)
-    response.headers["X-Request-Id"] = request_id
+    response.headers[REQUEST_ID_HEADER] = request_id
     return response
 
 
 def _problem(problem: Problem, request_id: str) -> web.Response:
+    log.debug("answered %d %s", problem.status, problem.code)
     document: dict[str, Any] = problem.document(request_id)
     response = web.Response(body=orjson.dumps(document), status=problem.status, content_type="application/problem+json")
     if problem.status == 401:
