@@ -14,8 +14,8 @@ from gateway.sets import check_overrides
 from node.chain.contracts.ballots import RECORDS_MAX
 from node.chain.genesis import Genesis, GenesisError, domain_of, parse_genesis
 from node.chain.transaction import TRANSACTION_BYTES_MAX
-from serving.logs import Format, Level
 from node.consensus.override import FILE_BYTES_MAX, Override, OverrideError, parse_overrides
+from serving.logs import Format, Level
 
 
 class ConfigError(RuntimeError):
