@@ -87,6 +87,19 @@ class P2PConfig(_Table):
         return self
 
 
+class OperatorsConfig(_Table):
+    """`[rpc.operators]`: a listener of its own for `admin`, `debug` and `txpool`; off unless it is bound."""
+
+    bind: Endpoint | None = Field(
+        default=None, description="Where to listen; keep it on loopback. Port 0: a free one, which `url_file` names."
+    )
+    url_file: Path = Field(default=Path("operators.url"), description="Where to write the URL that is listened at.")
+    jwt_secret: Path = Field(
+        default=Path("jwt.hex"),
+        description="The secret that signs its tokens (HS256), 32 bytes of hex, mode 0600; made when there is none.",
+    )
+
+
 class RpcConfig(_Table):
     """`[rpc]`: the JSON-RPC server, which also answers GET /health and GET /ready."""
 
@@ -95,10 +108,15 @@ class RpcConfig(_Table):
         default=False,
         description="Sign for callers with the development mnemonic's accounts; on loopback only.",
     )
+    hosts: list[str] = Field(
+        default_factory=list,
+        description="Names under which callers may reach it, besides addresses and localhost; \"*\" for any.",
+    )
     origins: list[str] = Field(
         default_factory=list, description="Web pages, by origin, that may open a WebSocket here; others may not."
     )
     limits: Limits = Field(default_factory=Limits, description="How much one caller may ask for at once.")
+    operators: OperatorsConfig = Field(default_factory=OperatorsConfig, description="The operators' listener.")
 
 
 class ConsensusConfig(_Table):
@@ -209,4 +227,6 @@ def load_config(path: Path) -> NodeConfig:
         if getattr(config, name) is not None:
             setattr(config, name, folder / getattr(config, name))
     config.p2p.peers_file = folder / config.p2p.peers_file
+    config.rpc.operators.url_file = folder / config.rpc.operators.url_file
+    config.rpc.operators.jwt_secret = folder / config.rpc.operators.jwt_secret
     return config

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -26,6 +27,7 @@ from node.consensus.evidence import Evidence
 from node.consensus.override import OverrideError
 from node.guardfile import GuardError, GuardFile
 from node.inbox import Inbox, InboxFull
+from node.jwtfile import load_or_create
 from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
@@ -36,10 +38,11 @@ from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
 from node.p2p.network import Network
 from node.rpc.ports import Syncing, Watcher
-from node.rpc.server import RpcServer
+from node.rpc.server import Operators, RpcServer
 from node.rpc.pacing import Pace
 from node.runtime import Runtime
 from node.version import VERSION
+from serving.connections import raise_file_limit
 from serving.distribution import Distributions
 from serving.logs import Format, configure, fields
 from serving.metrics import MetricsServer, Page
@@ -48,6 +51,7 @@ log = logging.getLogger(__name__)
 
 CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version_info.minor}"
 GOSSIP_AFTER_S = 0.005  # new transactions are gathered this long, then told together
+FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 STARTUP_ERRORS = (
     ConfigError, KeyFileError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
@@ -219,10 +223,7 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        rpc = self._config.rpc
-        server = RpcServer(
-            self, parse_endpoint(rpc.bind), rpc.limits, origins=rpc.origins, dev_accounts=rpc.dev_accounts
-        )
+        server = self._rpc_server()
         metrics = MetricsServer(parse_endpoint(bind), self._fill) if (bind := self._config.metrics.bind) else None
         try:
             await self._network.start()
@@ -234,6 +235,8 @@ class Service:
                 self.address.hex(), self._members.describe(), self.chain.head.number, self._config.rpc.bind,
                 self._config.p2p.bind,
             )  # fmt: skip
+            if server.operators_address is not None:
+                self._tell_operators(*server.operators_address)
             return await self._work_until(stop)
         finally:
             if metrics is not None:
@@ -242,6 +245,32 @@ class Service:
             await self._network.stop()
             self._disk.close()
             log.info("stopped at height %d", self.chain.head.number)
+
+    def _tell_operators(self, host: str, port: int) -> None:
+        """Write down where their listener is; the port may be another one at each start."""
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self._config.rpc.operators.url_file.write_text(url + "\n")
+        log.info("operators' JSON-RPC on %s", url)
+
+    def _rpc_server(self) -> RpcServer:
+        """The listeners. Raises KeyFileError when the operators' secret cannot be used."""
+        rpc, operators = self._config.rpc, self._config.rpc.operators
+        limits = rpc.limits
+        files = raise_file_limit()
+        if limits.connections_max > (most := max(files - FILES_SPARE, 64)):
+            limits = replace(limits, connections_max=most)
+            log.warning("only %d files may be open, so JSON-RPC takes at most %d connections", files, most)
+        return RpcServer(
+            self,
+            parse_endpoint(rpc.bind),
+            limits,
+            hosts=rpc.hosts,
+            origins=rpc.origins,
+            dev_accounts=rpc.dev_accounts,
+            operators=Operators(parse_endpoint(operators.bind), load_or_create(operators.jwt_secret))
+            if operators.bind
+            else None,
+        )
 
     async def _work_until(self, stop: asyncio.Event) -> int:
         exit_code = 0

@@ -149,6 +149,17 @@ class ConnectionGuard:
             connection.requests += 1
         return connection
 
+    def left_s(self, request: web.Request) -> float:
+        """How long the rest of a request may take to arrive: head and body share one time."""
+        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        return self._sender_s - (time.monotonic() - connection.since if connection is not None else 0)
+
+    def upgraded(self, request: web.Request) -> None:
+        """The connection is a WebSocket from now on, and ends by its own rules."""
+        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        if connection is not None:
+            connection.is_upgraded = True
+
     def end(self, connection: Guarded | None) -> None:
         """Its answer is made."""
         if connection is not None:

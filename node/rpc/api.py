@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from node.rpc.admin import AdminMethods
 from node.rpc.blocks import Blocks
 from node.rpc.dev_accounts import DevAccounts
-from node.rpc.discovery import Discovery
+from node.rpc.discovery import Discovery, group_of
 from node.rpc.eth_blocks import BlockMethods
 from node.rpc.eth_state import StateMethods
 from node.rpc.filters import LogMethods
@@ -23,9 +24,12 @@ from node.rpc.subscriptions import Subscriptions
 from node.rpc.transactions import TransactionMethods
 from node.rpc.txpool import MempoolMethods
 
+OPERATORS_GROUPS = ("admin", "debug", "txpool")  # what stands before the underscore of a method's name
+SIGNERS_GROUP = "personal"
+
 
 class Api:
-    """The methods that anybody who reaches the node may call.
+    """The methods of one node: those of the public listener, and those of the operators', which are all.
 
     Args:
         accounts: what the node signs with for its callers; empty outside of development networks.
@@ -49,11 +53,16 @@ class Api:
             HistoryMethods(node, blocks, limits),
             ProofMethods(node, blocks),
             MempoolMethods(node),
+            AdminMethods(node),
         )
-        self.methods: dict[str, Method] = registry(groups)
+        found = registry(groups)
         for name, method in methods_of(self.subscriptions()).items():
-            self.methods[name] = replace(method, handler=_refuse_subscription)
-        self.methods |= methods_of(Discovery(self.methods, node.client_version))
+            found[name] = replace(method, handler=_refuse_subscription)
+        if not list(accounts):
+            found = {name: method for name, method in found.items() if group_of(name) != SIGNERS_GROUP}
+        public = {name: method for name, method in found.items() if group_of(name) not in OPERATORS_GROUPS}
+        self.methods: dict[str, Method] = public | methods_of(Discovery(public, node.client_version))
+        self.operators: dict[str, Method] = found | methods_of(Discovery(found, node.client_version))
 
     def subscriptions(self) -> Subscriptions:
         """The subscriptions of one more connection."""

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from node.chain.errors import InvalidTransaction
 from node.rpc import jsonrpc
@@ -16,53 +16,62 @@ logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Answers JSON-RPC messages with a fixed registry of methods."""
+    """Answers JSON-RPC messages with a fixed registry of methods.
 
-    def __init__(self, methods: Mapping[str, Method], limits: Limits) -> None:
+    Args:
+        elsewhere: names of methods that the operators' listener answers, and not this one.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], limits: Limits, elsewhere: Collection[str] = ()) -> None:
         self._methods = methods
         self._limits = limits
+        self._elsewhere = elsewhere
 
     async def answer(self, body: bytes) -> bytes | None:
         """The answer to one message, or None when it held nothing but notifications."""
-        message = jsonrpc.read(body, batch_items_max=self._limits.batch_items_max)
+        limits = self._limits
+        message = jsonrpc.read(body, batch_items_max=limits.batch_items_max, depth_max=limits.json_depth_max)
+        deadline_s = asyncio.get_running_loop().time() + limits.call_timeout_s
         if not message.is_batch:
-            return await self._answer_one(message.items[0], self._limits.response_bytes_max)
-        return await self._answer_batch(message.items)
+            return await self._answer_one(message.items[0], limits.response_bytes_max, deadline_s)
+        return await self._answer_batch(message.items, deadline_s)
 
-    async def _answer_one(self, item: Request | Invalid, bytes_max: int) -> bytes | None:
+    async def _answer_one(self, item: Request | Invalid, bytes_max: int, deadline_s: float) -> bytes | None:
         if isinstance(item, Invalid):
             return jsonrpc.write_error(item.id, item.error)
-        return _write(item, await self._outcome(item), bytes_max)
+        return _write(item, await self._outcome(item, deadline_s), bytes_max)
 
-    async def _answer_batch(self, items: Sequence[Request | Invalid]) -> bytes | None:
+    async def _answer_batch(self, items: Sequence[Request | Invalid], deadline_s: float) -> bytes | None:
         pace = Pace()
-        bulk = await self._bulk_outcomes(items)
+        bulk = await self._bulk_outcomes(items, deadline_s)
         responses: list[bytes] = []
         left = self._limits.response_bytes_max
         for position, item in enumerate(items):
             if position in bulk and isinstance(item, Request):
                 response = _write(item, bulk[position], left)
             else:
-                response = await self._answer_one(item, left)
+                response = await self._answer_one(item, left, deadline_s)
             if response is not None:
                 responses.append(response)
                 left = max(0, left - len(response))
             await pace.breathe()
         return jsonrpc.write_batch(responses) if responses else None
 
-    async def _outcome(self, request: Request) -> object:
+    async def _outcome(self, request: Request, deadline_s: float) -> object:
         """The result of a request; an RpcError where that is the outcome."""
         try:
             method, arguments = self._resolve(request)
             if method.bulk is not None:
-                return (await self._call_bulk(method, [arguments]))[0]
-            async with asyncio.timeout(self._limits.call_timeout_s):
+                return (await self._call_bulk(method, [arguments], deadline_s))[0]
+            if asyncio.get_running_loop().time() >= deadline_s:  # one that never waits would not notice
+                raise TimeoutError
+            async with asyncio.timeout_at(deadline_s):
                 result = method.handler(*arguments)
                 return await result if inspect.isawaitable(result) else result
         except Exception as error:
             return _as_rpc_error(error, request.method)
 
-    async def _bulk_outcomes(self, items: Sequence[Request | Invalid]) -> dict[int, object]:
+    async def _bulk_outcomes(self, items: Sequence[Request | Invalid], deadline_s: float) -> dict[int, object]:
         """The outcomes, by position, of the requests whose method answers many of one batch together."""
         outcomes: dict[int, object] = {}
         groups: dict[str, list[tuple[int, list[object]]]] = {}
@@ -78,15 +87,17 @@ class Dispatcher:
                 outcomes[position] = error
         for name, calls in groups.items():
             try:
-                results = await self._call_bulk(self._methods[name], [arguments for _, arguments in calls])
+                results = await self._call_bulk(self._methods[name], [arguments for _, arguments in calls], deadline_s)
             except Exception as error:
                 results = [_as_rpc_error(error, name)] * len(calls)
             outcomes.update({position: result for (position, _), result in zip(calls, results, strict=True)})
         return outcomes
 
-    async def _call_bulk(self, method: Method, calls: Sequence[Sequence[object]]) -> Sequence[object]:
+    async def _call_bulk(
+        self, method: Method, calls: Sequence[Sequence[object]], deadline_s: float
+    ) -> Sequence[object]:
         assert method.bulk is not None
-        async with asyncio.timeout(self._limits.call_timeout_s):
+        async with asyncio.timeout_at(deadline_s):
             results = await method.bulk(calls)
         return [_as_rpc_error(result, method.name) if isinstance(result, Exception) else result for result in results]
 
@@ -94,6 +105,11 @@ class Dispatcher:
         method = self._methods.get(request.method)
         if method is None:
             name = request.method[:80]
+            if request.method in self._elsewhere:
+                raise RpcError(
+                    jsonrpc.METHOD_NOT_FOUND,
+                    f"the method {name} is for operators: answered on the listener of [rpc.operators], for a token",
+                )
             raise RpcError(jsonrpc.METHOD_NOT_FOUND, f"the method {name} does not exist/is not available")
         return method, method.arguments(request.params)
 

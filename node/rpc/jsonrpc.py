@@ -61,12 +61,14 @@ class Message:
     is_batch: bool
 
 
-def read(body: bytes, *, batch_items_max: int) -> Message:
+def read(body: bytes, *, batch_items_max: int, depth_max: int) -> Message:
     """Read one message. What cannot be read at all becomes a single `Invalid`, as the specification demands."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return _refused(PARSE_ERROR, f"parse error: {error}")
+    if body.count(b"[") + body.count(b"{") > depth_max and _is_deeper(document, depth_max):
+        return _refused(INVALID_REQUEST, f"nested too deeply: at most {depth_max} arrays and objects in one another")
     if not isinstance(document, list):
         return Message((_read_request(document),), is_batch=False)
     if not document:
@@ -74,6 +76,20 @@ def read(body: bytes, *, batch_items_max: int) -> Message:
     if len(document) > batch_items_max:
         return _refused(INVALID_REQUEST, f"batch too large: {len(document)} requests, at most {batch_items_max}")
     return Message(tuple(map(_read_request, document)), is_batch=True)
+
+
+def _is_deeper(document: object, depth_max: int) -> bool:
+    """Whether arrays and objects nest deeper: what handles them later may recurse, and must not run out of stack."""
+    level = [document]
+    for _ in range(depth_max):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, (list, dict)):
+                inner += value if isinstance(value, list) else value.values()
+        level = [value for value in inner if isinstance(value, (list, dict))]
+        if not level:
+            return False
+    return True
 
 
 def _refused(code: int, message: str) -> Message:

@@ -9,9 +9,13 @@ class Limits:
     """Bounds of JSON-RPC: the table `[rpc.limits]`. The defaults are safe for a node that strangers can reach."""
 
     body_bytes_max: Annotated[int, "Largest HTTP body and WebSocket message."] = 16 << 20
-    body_timeout_s: Annotated[float, "How long an HTTP body may take to arrive."] = 8.0
+    sender_timeout_s: Annotated[float, "How long a request may take to arrive, and an answer to be read."] = 9.0
+    idle_timeout_s: Annotated[float, "How long a connection is kept between two requests."] = 75.0
+    connections_max: Annotated[int, "Most connections to one listener at a time."] = 1_024
+    connections_per_address_max: Annotated[int, "Most of them from one IP address."] = 512
+    json_depth_max: Annotated[int, "How deeply a message may nest arrays and objects."] = 64
     batch_items_max: Annotated[int, "Most requests in a batch."] = 2_000
-    call_timeout_s: Annotated[float, "How long one call may take; above poll_wait_ms_max."] = 45.0
+    call_timeout_s: Annotated[float, "How long one call, or a whole batch, may take; above poll_wait_ms_max."] = 45.0
     response_bytes_max: Annotated[int, "Largest response; those of a batch count together."] = 64 << 20
     log_blocks_max: Annotated[int, "Widest block range of eth_getLogs."] = 100_000
     logs_max: Annotated[int, "Most event logs in one answer of eth_getLogs."] = 20_000

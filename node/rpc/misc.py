@@ -1,4 +1,4 @@
-"""`web3_`, `net_`, `rpc_` methods, and what the rest of `eth_` says about the node itself."""
+"""`web3_` and `net_` methods, and what the rest of `eth_` says about the node itself."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from node.rpc.params import BOOLEAN, DATA, HASH, QUANTITY
 from node.rpc.ports import NodePort
 from node.rpc.results import STRING, record
 
-MODULES = ("debug", "eth", "net", "personal", "poa", "rpc", "txpool", "web3")
 _PROGRESS = record("progress", startingBlock=QUANTITY, currentBlock=QUANTITY, highestBlock=QUANTITY)
 
 
@@ -60,8 +59,3 @@ class NodeMethods:
             "currentBlock": quantity(progress.current),
             "highestBlock": quantity(progress.highest),
         }
-
-    @rpc("rpc_modules", result=Kind({"type": "object", "additionalProperties": {"type": "string"}}))
-    def modules(self) -> dict[str, str]:
-        """The groups of methods that are answered here, with their versions."""
-        return dict.fromkeys(MODULES, "1.0")

@@ -1,13 +1,15 @@
-"""Fixtures: a node, its JSON-RPC server on a free port, and a client."""
+"""Fixtures: a node, its JSON-RPC listeners on free ports, and a client of each."""
 
+import time
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from node.rpc.limits import Limits
-from node.rpc.server import RpcServer
-from tests.rpc.rpc_harness import Caller, LoneNode
+from node.rpc.server import Operators, RpcServer
+from node.rpc.token import make_token
+from tests.rpc.rpc_harness import SECRET, Caller, LoneNode
 
 
 @pytest.fixture
@@ -21,14 +23,38 @@ async def node() -> LoneNode:
 
 
 @pytest.fixture
-async def server_url(node: LoneNode, limits: Limits) -> AsyncIterator[str]:
-    server = RpcServer(node, ("127.0.0.1", 0), limits, dev_accounts=True)
-    host, port = await server.start()
-    yield f"http://{host}:{port}"
-    await server.stop()
+async def server(node: LoneNode, limits: Limits) -> AsyncIterator[RpcServer]:
+    started = RpcServer(
+        node, ("127.0.0.1", 0), limits, dev_accounts=True, operators=Operators(("127.0.0.1", 0), SECRET)
+    )
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+def server_url(server: RpcServer) -> str:
+    assert server.address is not None
+    host, port = server.address
+    return f"http://{host}:{port}"
+
+
+@pytest.fixture
+def operators_url(server: RpcServer) -> str:
+    assert server.operators_address is not None
+    host, port = server.operators_address
+    return f"http://{host}:{port}"
 
 
 @pytest.fixture
 async def rpc(server_url: str) -> AsyncIterator[Caller]:
     async with httpx.AsyncClient(timeout=20) as client:
         yield Caller(client, server_url)
+
+
+@pytest.fixture
+async def operator(operators_url: str) -> AsyncIterator[Caller]:
+    """A client of the operators' listener, whose tokens are good for as long as a test takes."""
+    headers = {"Authorization": f"Bearer {make_token(SECRET, now_s=time.time() + 30)}"}
+    async with httpx.AsyncClient(timeout=20, headers=headers) as client:
+        yield Caller(client, operators_url)

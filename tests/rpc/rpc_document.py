@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -18,9 +19,10 @@ from node.rpc.api import Api
 from node.rpc.dev_accounts import dev_accounts
 from node.rpc.limits import Limits
 from node.rpc.methods import JsonSchema, Method
-from node.rpc.server import RpcServer
+from node.rpc.server import Operators, RpcServer
+from node.rpc.token import make_token
 from tests.rpc.rpc_examples import examples
-from tests.rpc.rpc_harness import Caller, LoneNode
+from tests.rpc.rpc_harness import SECRET, Caller, LoneNode
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "RPC.md"
 TEXT_CHARS_MAX, ITEMS_MAX = 70, 2
@@ -40,11 +42,12 @@ GROUPS = {
     "eth": "Ethereum's own methods.",
     "net": "The network.",
     "web3": "The node's software.",
-    "txpool": "What waits in this node's mempool.",
-    "debug": "The consensus encodings, for whoever re-verifies.",
-    "personal": "What wallets ask for.",
+    "personal": "What wallets ask for. There only where the node signs for its callers (`dev_accounts`).",
     "rpc": "JSON-RPC about itself.",
     "poa": "What Ethereum has no method for: validators, certificates, logs, native contracts.",
+    "txpool": "What waits in this node's mempool. On the operators' listener alone.",
+    "debug": "The consensus encodings, for whoever re-verifies. On the operators' listener alone.",
+    "admin": "This node and its peers. On the operators' listener alone.",
 }
 
 INTRODUCTION = """\
@@ -54,7 +57,29 @@ INTRODUCTION = """\
 
 A node answers JSON-RPC 2.0 on one port: `POST /` with `Content-Type: application/json`, and WebSocket on `/`, which has
 `eth_subscribe` besides. `GET /health` and `GET /ready` are for whoever watches the process. `rpc.discover` is this
-page as an OpenRPC document.
+page as an OpenRPC document, for the listener that is asked.
+
+## Who answers what
+
+| listener | setting | methods |
+|---|---|---|
+| public | `bind` of `[rpc]` | `eth`, `net`, `web3`, `poa`, `rpc`; and `personal` with `dev_accounts` |
+| operators' | `bind` of `[rpc.operators]` | all of these, and `admin`, `debug`, `txpool` |
+
+The second is off unless it is bound; `psephos init` and `up` bind it to a free port of 127.0.0.1, which the file
+`operators.url` beside node.toml names.
+
+The operators' listener asks every request, and every WebSocket's handshake, for a token, exactly as geth's
+authenticated port does: `Authorization: Bearer <JWT>`, signed with HS256 by the 32 bytes that the file `jwt_secret`
+(`jwt.hex` beside node.toml, mode 0600, made at the first start) holds as hex, with an `iat` of at most 60 s ago or
+ahead. `cast` makes one itself: `cast rpc --rpc-url $(cat data/validator-1/operators.url) --jwt-secret
+$(cat data/validator-1/jwt.hex) txpool_status`. The public listener refuses these methods with -32601, and says so.
+
+Both are guarded alike. The Host header must hold an IP address, `localhost` or a name of the setting `hosts`: a page
+whose name was turned to this address has none of these (403). CORS is off: a page can post no `application/json`
+to either, and a page that opens a WebSocket must have an origin that the setting `origins` lists. Messages are
+bounded in size and depth, batches in number and time, connections in number, also from one address; who takes longer
+than `sender_timeout_s` to send a request, head and body together, or to read an answer, is cut off.
 
 ## Conventions
 
@@ -68,8 +93,7 @@ page as an OpenRPC document.
 - What does not exist is `null`; state of a block that does not exist is `-32000 header not found`.
 - The suggested price is 0 and 0 is accepted. `eth_estimateGas` is exact.
 - Contracts are native (`poa_getContracts`); deploying one is refused, and state overrides are not supported.
-- Batches of `eth_sendRawTransaction` are handed on together. Origins of web pages must be listed in the
-  setting `origins` to open a WebSocket.
+- Batches of `eth_sendRawTransaction` are handed on together.
 - A WebSocket's reader that is too slow is told so and closed (code 1008): nothing is buffered for it without
   bound.
 - ethers remembers answers for 250 ms, which is longer than a block takes: ask with `cacheTimeout: -1`, or use
@@ -78,8 +102,8 @@ page as an OpenRPC document.
 | code | meaning |
 |---|---|
 | -32700 | the message is not JSON |
-| -32600 | it is no request, or an empty or too large batch |
-| -32601 | no such method; over HTTP also the subscriptions |
+| -32600 | it is no request, nested too deeply, or an empty or too large batch |
+| -32601 | no such method, or one of the operators' listener; over HTTP also the subscriptions |
 | -32602 | a parameter is malformed: the message names it and what was expected |
 | -32603 | our fault; the node's log says more |
 | -32000 | refused by the chain's rules, in geth's words: `nonce too low`, `already known`, `insufficient funds`, … |
@@ -162,9 +186,13 @@ async def answers(node: LoneNode, methods: Mapping[str, Method]) -> dict[str, tu
     for name, params in examples(node):
         first.setdefault(name, params)
     found = dict(FIXED)
-    server = RpcServer(node, ("127.0.0.1", 0), dev_accounts=True)
-    host, port = await server.start()
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+    anywhere = ("127.0.0.1", 0)
+    server = RpcServer(node, anywhere, dev_accounts=True, operators=Operators(anywhere, SECRET))
+    await server.start()
+    assert server.operators_address is not None
+    host, port = server.operators_address
+    headers = {"Authorization": f"Bearer {make_token(SECRET, now_s=time.time())}"}
+    async with httpx.AsyncClient(timeout=60, trust_env=False, headers=headers) as client:
         rpc = Caller(client, f"http://{host}:{port}")
         for name in sorted(methods.keys() - found.keys()):
             params = first.get(name, [])
@@ -188,7 +216,7 @@ def in_groups(names: Iterable[str]) -> dict[str, list[str]]:
 async def render() -> str:
     """The whole document."""
     node = LoneNode()
-    methods = Api(node, Limits(), dev_accounts(node.chain.genesis)).methods
+    methods = Api(node, Limits(), dev_accounts(node.chain.genesis)).operators
     found = await answers(node, methods)
     parts = [INTRODUCTION + limits_table()]
     for group, names in in_groups(methods).items():

@@ -34,6 +34,7 @@ GATEWAY_KEY = SigningKey(bytes([8] * 32))
 ALICE = SigningKey(bytes([9] * 32))
 BOB = SigningKey(bytes([10] * 32))
 DEV_KEYS = derive(MNEMONIC, 3)
+SECRET = bytes([11] * 32)  # of the operators' tokens
 ABIS = {contract.name: contract.abi for contract in CONTRACTS.values()}
 ADDRESSES = {contract.name: address for address, contract in CONTRACTS.items()}
 
@@ -101,6 +102,7 @@ class LoneNode:
         self.progress: Syncing | None = None
         self.readiness = (True, "alone")
         self.polled = asyncio.Event()  # somebody has begun to wait for a height
+        self.polls = 0  # how often that was
         self._advanced = asyncio.Event()
         self._intake = Intake(self.chain, self.mempool, self._recover, self._added)
         self._nonces: dict[bytes, int] = {}
@@ -147,6 +149,7 @@ class LoneNode:
             watcher.transactions_added(transactions)
 
     async def wait_for_height(self, height: int, timeout_s: float) -> bool:
+        self.polls += 1
         self.polled.set()
         try:
             async with asyncio.timeout(timeout_s):

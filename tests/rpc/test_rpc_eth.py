@@ -214,23 +214,23 @@ async def test_blocks_that_are_not_there(rpc: Caller, block: Any, code: int, mes
     assert message in refused.message
 
 
-async def test_the_pending_nonce_counts_the_mempool(rpc: Caller, node: LoneNode) -> None:
+async def test_the_pending_nonce_counts_the_mempool(rpc: Caller, operator: Caller, node: LoneNode) -> None:
     for _ in range(2):
         await rpc("eth_sendRawTransaction", hx(node.sign(ALICE, BOB.address).raw))
     assert await rpc("eth_getTransactionCount", hx(ALICE.address), "pending") == "0x2"
     assert await rpc("eth_getTransactionCount", hx(ALICE.address), "latest") == "0x0"
-    assert await rpc("txpool_status") == {"pending": "0x2", "queued": "0x0"}
+    assert await operator("txpool_status") == {"pending": "0x2", "queued": "0x0"}
     queued = node.sign(BOB, ALICE.address, nonce=3)
     await rpc("eth_sendRawTransaction", hx(queued.raw))
-    assert await rpc("txpool_status") == {"pending": "0x2", "queued": "0x1"}
-    content = await rpc("txpool_content")
+    assert await operator("txpool_status") == {"pending": "0x2", "queued": "0x1"}
+    content = await operator("txpool_content")
     assert set(content["pending"][hx(ALICE.address)]) == {"0", "1"}
     assert content["queued"] == {hx(BOB.address): {"3": await rpc("eth_getTransactionByHash", hx(queued.hash))}}
-    assert await rpc("txpool_contentFrom", hx(BOB.address)) == {
+    assert await operator("txpool_contentFrom", hx(BOB.address)) == {
         "pending": {},
         "queued": content["queued"][hx(BOB.address)],
     }
-    inspected = await rpc("txpool_inspect")
+    inspected = await operator("txpool_inspect")
     assert inspected["queued"] == {hx(BOB.address): {"3": f"{hx(ALICE.address)}: 0 wei + 5000000 gas × 0 wei"}}
 
 

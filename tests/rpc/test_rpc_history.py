@@ -97,23 +97,23 @@ async def test_consensus_as_it_stands(node: LoneNode, rpc: Caller) -> None:
     assert heard["0x" + VALIDATOR_KEYS[0].address.hex()] is None
 
 
-async def test_raw_encodings_hash_to_what_the_chain_says(node: LoneNode, rpc: Caller) -> None:
+async def test_raw_encodings_hash_to_what_the_chain_says(node: LoneNode, rpc: Caller, operator: Caller) -> None:
     block = node.include(node.sign(ALICE, BOB.address, b"\1"), node.sign(BOB, ALICE.address)).block
     for name in ("latest", "0x1", "0x" + block.hash.hex(), {"blockHash": "0x" + block.hash.hex()}):
-        assert keccak256(unhex(await rpc("debug_getRawHeader", name))) == block.hash
+        assert keccak256(unhex(await operator("debug_getRawHeader", name))) == block.hash
         shown = await rpc("eth_getBlockByNumber", "0x1")
-        assert len(unhex(await rpc("debug_getRawBlock", name))) == int(shown["size"], 16)
-        receipts = [decode_receipt(unhex(text)) for text in await rpc("debug_getRawReceipts", name)]
+        assert len(unhex(await operator("debug_getRawBlock", name))) == int(shown["size"], 16)
+        receipts = [decode_receipt(unhex(text)) for text in await operator("debug_getRawReceipts", name)]
         assert [receipt.succeeded for receipt in receipts] == [True, True]
     transaction_hash = "0x" + block.transactions[1].hash.hex()
-    raw = await rpc("debug_getRawTransaction", transaction_hash)
+    raw = await operator("debug_getRawTransaction", transaction_hash)
     assert decode_transaction(unhex(raw)).hash == block.transactions[1].hash
     assert await rpc("eth_getRawTransactionByHash", transaction_hash) == raw
     assert await rpc("eth_getRawTransactionByBlockNumberAndIndex", "0x1", "0x1") == raw
     assert await rpc("eth_getRawTransactionByBlockHashAndIndex", "0x" + block.hash.hex(), "0x1") == raw
     waiting = node.sign(ALICE, BOB.address)
     await rpc("eth_sendRawTransaction", "0x" + waiting.raw.hex())
-    assert await rpc("debug_getRawTransaction", "0x" + waiting.hash.hex()) == "0x" + waiting.raw.hex()
+    assert await operator("debug_getRawTransaction", "0x" + waiting.hash.hex()) == "0x" + waiting.raw.hex()
 
 
 @pytest.mark.parametrize(
@@ -127,5 +127,5 @@ async def test_raw_encodings_hash_to_what_the_chain_says(node: LoneNode, rpc: Ca
         ("eth_getRawTransactionByBlockHashAndIndex", ["0x" + "11" * 32, "0x0"]),
     ],
 )
-async def test_what_does_not_exist_is_null(rpc: Caller, method: str, params: list[str]) -> None:
-    assert await rpc(method, *params) is None
+async def test_what_does_not_exist_is_null(operator: Caller, method: str, params: list[str]) -> None:
+    assert await operator(method, *params) is None

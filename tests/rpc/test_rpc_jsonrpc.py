@@ -139,7 +139,7 @@ async def test_nested_batches_are_no_requests(rpc: Caller) -> None:
 class TestLimits:
     @pytest.fixture
     def limits(self) -> Limits:
-        return Limits(batch_items_max=3, body_bytes_max=2_000, response_bytes_max=3_000, body_timeout_s=0.2)
+        return Limits(batch_items_max=3, body_bytes_max=2_000, response_bytes_max=3_000, sender_timeout_s=0.2)
 
     async def test_a_batch_over_the_limit_is_refused_whole(self, rpc: Caller) -> None:
         assert len(await answer_to(rpc, [call()] * 3)) == 3
@@ -244,7 +244,8 @@ REQUESTS = st.fixed_dictionaries(
 
 @given(JSON | REQUESTS | st.lists(REQUESTS, max_size=3))
 def test_reading_never_fails_and_invents_nothing(document: Any) -> None:
-    message = jsonrpc.read(json.dumps(document, ensure_ascii=True).encode("utf-8", "replace"), batch_items_max=10)
+    body = json.dumps(document, ensure_ascii=True).encode("utf-8", "replace")
+    message = jsonrpc.read(body, batch_items_max=10, depth_max=64)
     assert message.is_batch == (isinstance(document, list) and bool(document))
     for item in message.items:
         if isinstance(item, jsonrpc.Request):
@@ -256,4 +257,4 @@ def test_reading_never_fails_and_invents_nothing(document: Any) -> None:
 
 @given(st.binary(max_size=60))
 def test_reading_takes_any_bytes(body: bytes) -> None:
-    assert jsonrpc.read(body, batch_items_max=10).items
+    assert jsonrpc.read(body, batch_items_max=10, depth_max=64).items

@@ -196,7 +196,7 @@ async def test_more_new_transactions_than_may_wait(node: LoneNode, client: Clien
 
 
 HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
@@ -214,7 +214,8 @@ async def test_who_does_not_read_is_dropped_and_nothing_piles_up(
     await loop.sock_sendall(deaf, HANDSHAKE)
     assert b"101" in await loop.sock_recv(deaf, 1_000)
     # Masked with zeros, a frame's payload stays as it is. Each answer has 200 kB: far more than the sockets hold.
-    payload = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "debug_getRawBlock", "params": ["0x1"]}).encode()
+    call = {"jsonrpc": "2.0", "id": 1, "method": "eth_getRawTransactionByHash", "params": ["0x" + big.hash.hex()]}
+    payload = json.dumps(call).encode()
     frame = b"\x81" + bytes([0x80 | len(payload)]) + bytes(4) + payload
     await loop.sock_sendall(deaf, frame * 64)
     async with asyncio.timeout(WITHIN_S):

@@ -1,0 +1,44 @@
+"""Tokens of the operators' listener, as geth's authenticated port takes them: a JWT signed with HS256 a moment ago.
+
+Source: the execution API's engine/authentication.md; the wordings of refusals are geth's.
+"""
+
+import jwt
+
+SCHEME = "Bearer "
+SECRET_BYTES = 32
+AGE_MAX_S = 60  # `iat` may lie this far in the past or in the future
+
+
+class BadToken(Exception):
+    """A request brings no valid token; the message says what is wrong with it."""
+
+
+def check_token(header: str | None, secret: bytes, *, now_s: float) -> None:
+    """Check the value of an Authorization header; `now_s` is Unix time. Raises BadToken."""
+    if header is None or not header.startswith(SCHEME):
+        raise BadToken("missing token")
+    try:
+        claims = jwt.decode(
+            header.removeprefix(SCHEME).strip(),
+            secret,
+            algorithms=["HS256"],
+            # The library's clock is not ours, and it takes no token from the future, however near.
+            options={"verify_iat": False, "verify_exp": False, "verify_nbf": False, "verify_aud": False},
+        )
+    except jwt.PyJWTError as error:
+        raise BadToken(f"invalid token: {error}") from None
+    issued, expires = claims.get("iat"), claims.get("exp")
+    if isinstance(issued, bool) or not isinstance(issued, (int, float)):
+        raise BadToken("missing issued-at")
+    if now_s - issued > AGE_MAX_S:
+        raise BadToken(f"stale token: 'iat' is {now_s - issued:.0f} s old, at most {AGE_MAX_S}")
+    if issued - now_s > AGE_MAX_S:
+        raise BadToken(f"future token: 'iat' is {issued - now_s:.0f} s ahead, at most {AGE_MAX_S}")
+    if expires is not None and (not isinstance(expires, (int, float)) or expires < now_s):
+        raise BadToken("token is expired")
+
+
+def make_token(secret: bytes, *, now_s: float) -> str:
+    """A token for right now."""
+    return jwt.encode({"iat": int(now_s)}, secret, algorithm="HS256")
