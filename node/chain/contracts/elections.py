@@ -31,6 +31,7 @@ from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.context import Call
 from node.chain.contracts.contract import load_abi
 from node.chain.contracts.layout import (
+    Slots,
     data_slot,
     mapping_slot,
     read_addresses,
@@ -99,7 +100,18 @@ class Election:
         return ElectionState.SCHEDULED if timestamp < self.opens_at else ElectionState.OPEN
 
 
-def read_election(state: State, id_: int) -> Election | None:
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What was said when an election was created; `election` holds what closing and cancelling change."""
+
+    election: Election
+    title: str
+    options: tuple[str, ...]
+    registrars: tuple[bytes, ...]
+    key_check: bytes
+
+
+def read_election(state: Slots, id_: int) -> Election | None:
     """The election with this id; None when nobody created it."""
     base = mapping_slot(id_, ELECTIONS_SLOT)
     origin = state.storage(ELECTIONS, base + _ORIGIN)
@@ -241,25 +253,50 @@ def cancel(call: Call, id_: int) -> tuple[object, ...]:
 
 def election_view(call: Call, id_: int) -> tuple[object, ...]:
     """What the view `election` returns; zeros and the state UNKNOWN where there is none."""
-    state = call.block.state
-    election = read_election(state, id_)
-    if election is None:
+    found = definition(call.block.state, id_)
+    if found is None:
         return "", (), 0, 0, 0, 0, int(ElectionState.UNKNOWN), bytes(20), (), bytes(32)
-    base = election.base
-    first = data_slot(base + _OPTIONS)
-    count = state.storage(ELECTIONS, base + _OPTIONS)
+    election = found.election
     return (
-        read_string(state, ELECTIONS, base + _TITLE),
-        [read_string(state, ELECTIONS, first + position) for position in range(count)],
+        found.title,
+        found.options,
         election.kinds,
         election.opens_at,
         election.closes_at,
         election.delivery_grace,
         int(election.state_at(call.block.timestamp)),
         election.creator,
+        found.registrars,
+        found.key_check,
+    )
+
+
+def definition(state: Slots, id_: int) -> Definition | None:
+    """All that the contract keeps of an election but its ballots; None when nobody created it."""
+    election = read_election(state, id_)
+    if election is None:
+        return None
+    base = election.base
+    first = data_slot(base + _OPTIONS)
+    count = state.storage(ELECTIONS, base + _OPTIONS)
+    return Definition(
+        election,
+        read_string(state, ELECTIONS, base + _TITLE),
+        tuple(read_string(state, ELECTIONS, first + position) for position in range(count)),
         read_addresses(state, ELECTIONS, base + _REGISTRARS),
         state.storage(ELECTIONS, base + _KEY_CHECK).to_bytes(32, "big"),
     )
+
+
+def definition_slots(id_: int) -> list[int]:
+    """The slots that `definition` reads of every election, and those of its lists and texts begin with."""
+    base = mapping_slot(id_, ELECTIONS_SLOT)
+    return [base + offset for offset in (_SCHEDULE, _ORIGIN, _KEY_CHECK, _TITLE, _OPTIONS, _REGISTRARS)]
+
+
+def schedule_slot(id_: int) -> int:
+    """The one slot of a definition that closing and cancelling change."""
+    return mapping_slot(id_, ELECTIONS_SLOT) + _SCHEDULE
 
 
 def _changeable(call: Call, id_: int, states: tuple[ElectionState, ...]) -> Election:
