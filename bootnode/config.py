@@ -44,8 +44,11 @@ class MetricsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     bind: Annotated[str, AfterValidator(_bind)] | None = Field(
-        default=None, description="host:port where GET /metrics is answered, to anyone; nowhere when left out"
+        default=None,
+        description="host:port where GET /metrics is answered, to anyone; nowhere when left out; port 0: a free one, "
+        "which `url_file` names",
     )
+    url_file: Path = Field(default=Path("metrics.url"), description="where to write the URL of the metrics")
 
 
 class LimitsConfig(BaseModel):
@@ -92,4 +95,6 @@ def load_config(path: Path) -> BootnodeConfig:
         document = tomllib.load(file)
     config = BootnodeConfig(**document)
     folder = path.resolve().parent
-    return config.model_copy(update={"genesis": folder / config.genesis, "data": folder / config.data})
+    metrics = config.metrics.model_copy(update={"url_file": folder / config.metrics.url_file})
+    paths = {"genesis": folder / config.genesis, "data": folder / config.data}
+    return config.model_copy(update={**paths, "metrics": metrics})

@@ -72,7 +72,7 @@ class Bootnode:
         metrics: MetricsServer | None = None
         if self._config.metrics.bind is not None:
             endpoint = parse_endpoint(self._config.metrics.bind, port_min=0)
-            metrics = MetricsServer((endpoint.host, endpoint.port), self._fill)
+            metrics = MetricsServer((endpoint.host, endpoint.port), self._fill, self._config.metrics.url_file)
         try:
             await web.TCPSite(runner, bind.host, bind.port, reuse_address=True).start()
             if metrics is not None:
@@ -95,7 +95,7 @@ class Bootnode:
         """What Prometheus is told."""
         now_s = time.time()
         records = self._table.records()
-        page.put(INFO, 1, VERSION, "bootnode", self._config.name)
+        page.put(INFO, 1, VERSION, "bootnode", self._config.name, "")
         page.put(RECORDS, sum(record.expires_at_s > now_s for record in records), "valid")
         page.put(RECORDS, sum(record.expires_at_s <= now_s for record in records), "expired")
         page.put_counts(ANNOUNCEMENTS, self._announcements)

@@ -3,8 +3,10 @@
 import json
 import os
 
-from cluster.network import Network, Process
+from cluster.network import LOCAL, Network, Process
 from node.rpc.hosts import is_address
+
+METRICS_PORT = 9700  # of each process that has a host to itself
 
 _COMMON = """\
 # Written by psephos. Paths are relative to this folder. Any key can be overridden by an environment variable:
@@ -45,6 +47,10 @@ round_timeout_ms = 1000       # how long round 0 may take; doubles up to eight t
 
 [log]
 level = "INFO"                # DEBUG, INFO, WARNING or ERROR
+format = "text"               # text for people, json for machines
+
+[metrics]
+bind = {metrics}         # GET /metrics, to whoever asks. Port 0: a free one, which metrics.url names
 """
 
 _BOOTNODE = """
@@ -55,6 +61,10 @@ data = "records.json"         # what it knows, across restarts
 
 [log]
 level = "INFO"                # DEBUG, INFO, WARNING or ERROR
+format = "text"               # text for people, json for machines
+
+[metrics]
+bind = {metrics}         # GET /metrics, to whoever asks. Port 0: a free one, which metrics.url names
 """
 
 _GATEWAY = """
@@ -81,6 +91,10 @@ wait_s = 2.0                  # how long a caller waits for finality who names n
 
 [log]
 level = "INFO"                # DEBUG, INFO, WARNING or ERROR
+format = "text"               # text for people, json for machines
+
+[metrics]
+bind = {metrics}         # GET /metrics, to whoever asks. Port 0: a free one, which metrics.url names
 {validators}"""
 
 _GATEWAY_VALIDATOR = """
@@ -99,6 +113,12 @@ def _listen(process: Process, port: int) -> str:
     return _text(f"{process.bind}:{port}")
 
 
+def _metrics(network: Network, process: Process) -> str:
+    """Where its metrics are: on loopback, save in containers; at a known port where no other process has that host."""
+    host = process.bind if network.containers else LOCAL
+    return _text(f"{host}:{0 if process.host == LOCAL else METRICS_PORT}")
+
+
 def _node(network: Network, process: Process) -> str:
     observers = [observer.address for observer in network.of_kind("observer") if observer != process]
     return _COMMON.format(prefix="PSEPHOS_NODE", example="PSEPHOS_NODE_RPC__BIND") + _NODE.format(
@@ -110,14 +130,15 @@ def _node(network: Network, process: Process) -> str:
         sign="false" if process.kind == "observer" else "true",
         observers=f"observers = {json.dumps(observers)}" if observers else '# observers = ["0x…"]',
         dev_accounts="true" if network.dev else "false",
+        metrics=_metrics(network, process),
         hosts=json.dumps([] if is_address(process.host) else [process.host]),
         interval=network.block_interval_ms,
     )
 
 
-def _bootnode(_network: Network, process: Process) -> str:
+def _bootnode(network: Network, process: Process) -> str:
     return _COMMON.format(prefix="PSEPHOS_BOOTNODE", example="PSEPHOS_BOOTNODE_LOG__LEVEL") + _BOOTNODE.format(
-        name=_text(process.name), bind=_listen(process, process.port)
+        name=_text(process.name), bind=_listen(process, process.port), metrics=_metrics(network, process)
     )
 
 
@@ -144,6 +165,7 @@ def _gateway(network: Network, process: Process) -> str:
         key=_text(f"{secrets_folder(network, process)}gateway.key"),
         secret=_text(f"{secrets_folder(network, process)}master.secret"),
         auto_create="true" if network.dev else "false",
+        metrics=_metrics(network, process),
         validators=validators,
     )
 

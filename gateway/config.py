@@ -144,8 +144,13 @@ class MetricsConfig(_Section):
     """For Prometheus."""
 
     bind: Annotated[
-        str | None, Field(description="host:port where GET /metrics is answered, to anyone; nowhere when left out")
+        str | None,
+        Field(
+            description="host:port where GET /metrics is answered, to anyone; nowhere when left out; port 0: a free "
+            "one, which `url_file` names"
+        ),
     ] = None
+    url_file: Annotated[Path, Field(description="where to write the URL of the metrics")] = Path("metrics.url")
 
     @field_validator("bind")
     @classmethod
@@ -265,10 +270,11 @@ def load_config(path: Path) -> GatewayConfig:
     paths = {name: folder / getattr(config, name) for name in ("genesis", "key", "master_secret", "journal", "spool")}
     if config.key_password_file is not None:
         paths["key_password_file"] = folder / config.key_password_file
+    metrics = config.metrics.model_copy(update={"url_file": folder / config.metrics.url_file})
     callbacks = config.callbacks
     callbacks = callbacks.model_copy(update={"secret": folder / callbacks.secret, "folder": folder / callbacks.folder})
     overrides = tuple(folder / path for path in config.overrides)
-    more = {"state": folder / config.state, "callbacks": callbacks, "overrides": overrides}
+    more = {"state": folder / config.state, "callbacks": callbacks, "metrics": metrics, "overrides": overrides}
     config = config.model_copy(update={**paths, **more})
     check_exposure(config)
     return config

@@ -46,7 +46,7 @@ METRICS = (
 async def fill(page: Page, gateway: Gateway, calls: Calls, guard: ConnectionGuard) -> None:
     """Put everything on a page."""
     head, now_s = gateway.follower.head.header, time.time()
-    page.put(INFO, 1, VERSION, "gateway", gateway.config.name)
+    page.put(INFO, 1, VERSION, "gateway", gateway.config.name, "0x" + gateway.address.hex())
     page.put(LEVEL, gateway.level())
     page.put(HEIGHT, head.number)
     page.put(HEAD_TIME, head.timestamp)

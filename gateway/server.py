@@ -127,7 +127,9 @@ async def serve(config: GatewayConfig) -> None:
     metrics: MetricsServer | None = None
     if config.metrics.bind is not None:
         metrics = MetricsServer(
-            split_endpoint(config.metrics.bind), lambda page: fill(page, gateway, app[CALLS], app[GUARD])
+            split_endpoint(config.metrics.bind),
+            lambda page: fill(page, gateway, app[CALLS], app[GUARD]),
+            config.metrics.url_file,
         )
     try:
         await server.start(*config.endpoint)

@@ -160,8 +160,11 @@ class MetricsConfig(_Table):
     """`[metrics]`: for Prometheus."""
 
     bind: Endpoint | None = Field(
-        default=None, description="Where GET /metrics is answered, without authentication; nowhere when left out."
+        default=None,
+        description="Where GET /metrics is answered, to anyone; nowhere when left out. "
+        "Port 0: a free one, which `url_file` names.",
     )
+    url_file: Path = Field(default=Path("metrics.url"), description="Where to write the URL of the metrics.")
 
 
 class NodeConfig(BaseSettings):
@@ -227,6 +230,7 @@ def load_config(path: Path) -> NodeConfig:
         if getattr(config, name) is not None:
             setattr(config, name, folder / getattr(config, name))
     config.p2p.peers_file = folder / config.p2p.peers_file
+    config.metrics.url_file = folder / config.metrics.url_file
     config.rpc.operators.url_file = folder / config.rpc.operators.url_file
     config.rpc.operators.jwt_secret = folder / config.rpc.operators.jwt_secret
     return config

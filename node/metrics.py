@@ -167,7 +167,7 @@ class NodeMetrics:
     async def fill(self, page: Page, node: NodePort, peers: Sequence[PeerInfo], database: LevelDB) -> None:
         """Put everything on a page."""
         chain, head = node.chain, node.chain.head
-        page.put(INFO, 1, node.client_version.split("/")[1], "node", node.name)
+        page.put(INFO, 1, node.client_version.split("/")[1], "node", node.name, "0x" + node.address.hex())
         page.put(HEIGHT, head.number)
         page.put(HEAD_TIME, head.timestamp)
         self._fill_consensus(page, node, peers)

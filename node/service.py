@@ -224,7 +224,9 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         server = self._rpc_server()
-        metrics = MetricsServer(parse_endpoint(bind), self._fill) if (bind := self._config.metrics.bind) else None
+        metrics: MetricsServer | None = None
+        if (bind := self._config.metrics.bind) is not None:
+            metrics = MetricsServer(parse_endpoint(bind), self._fill, self._config.metrics.url_file)
         try:
             await self._network.start()
             await server.start()

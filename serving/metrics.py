@@ -85,7 +85,12 @@ class Page(Collector):
 
 _PROCESS = ProcessCollector(registry=None)
 
-INFO = Metric("psephos_info", "gauge", "Always 1; says what runs here.", ("version", "kind", "name"))
+INFO = Metric(
+    "psephos_info",
+    "gauge",
+    "Always 1; says what runs here, and which account it has.",
+    ("version", "kind", "name", "address"),
+)
 LOOP_LAG = Metric(
     "psephos_event_loop_lag_seconds",
     "histogram",
@@ -110,25 +115,30 @@ class MetricsServer:
     Args:
         bind: host and port; port 0 lets the system choose.
         fill: puts everything on a page; called for one scrape at a time.
+        url_file: where to write the URL, since the port may be another one at each start.
     """
 
-    def __init__(self, bind: tuple[str, int], fill: Fill) -> None:
+    def __init__(self, bind: tuple[str, int], fill: Fill, url_file: Path | None = None) -> None:
         self._bind = bind
         self._fill = fill
+        self._url_file = url_file
+        self.url = ""  # once it has started
         self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
         self._lag = Distribution()
         self._connections = 0
         self._one_at_a_time = asyncio.Lock()
 
-    async def start(self) -> int:
-        """Listen, and watch the event loop; the port. Raises OSError when it is taken."""
+    async def start(self) -> None:
+        """Listen, and watch the event loop. Raises OSError when the port is taken, or the URL cannot be written."""
         host, port = self._bind
         self._server = await asyncio.start_server(self._serve, host, port, limit=REQUEST_BYTES_MAX)
         self._watching = asyncio.create_task(self._watch(), name="lag")
-        bound: int = self._server.sockets[0].getsockname()[1]
-        log.info("metrics on http://%s:%d/metrics", host, bound)
-        return bound
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
+        if self._url_file is not None:
+            self._url_file.write_text(self.url + "\n")
+        log.info("metrics on %s", self.url)
 
     async def stop(self) -> None:
         """Stop listening. Harmless when it never started."""
