@@ -1,4 +1,8 @@
-"""Transactions that wait for a block: who gets in, who is replaced, and which go next. Policy, never validity."""
+"""Transactions that wait for a block: who gets in, who is replaced, and which go next. Policy, never validity.
+
+Turns go to senders, not to prices. Everything is accepted for nothing here, so a price that bought precedence would
+let one account, for a wei a transaction, keep all others out for as long as its queue lasts.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -50,7 +54,7 @@ class _Entry(NamedTuple):
 class _Sender:
     """One account's queue by nonce. Those from `nonce` up to `ready_end` can be executed one after the other."""
 
-    __slots__ = ("bytes_count", "cost", "nonce", "queue", "ready_end")
+    __slots__ = ("bytes_count", "cost", "nonce", "queue", "ready_end", "served")
 
     def __init__(self, nonce: int) -> None:
         self.nonce = nonce
@@ -58,6 +62,7 @@ class _Sender:
         self.queue: dict[int, _Entry] = {}
         self.bytes_count = 0
         self.cost = 0
+        self.served = 0  # when a block last held something of this account, counted as arrivals are
 
     def put(self, entry: _Entry) -> None:
         nonce = entry.transaction.nonce
@@ -111,7 +116,7 @@ class Mempool:
         self._by_hash: dict[bytes, Transaction] = {}
         self._senders: dict[bytes, _Sender] = {}
         self._ready: dict[bytes, _Sender] = {}  # those of the senders who have something that can be executed
-        self._arrivals = 0
+        self._moments = 0  # arrivals and servings, numbered
         self.bytes_count = 0
 
     def __len__(self) -> int:
@@ -162,8 +167,8 @@ class Mempool:
             sender = self._senders[address] = _Sender(next_nonce)
         if old is not None:
             self._forget(sender.take(transaction.nonce))
-        self._arrivals += 1
-        sender.put(_Entry(transaction, self._arrivals, tip, cost))
+        self._moments += 1
+        sender.put(_Entry(transaction, self._moments, tip, cost))
         self._file(address, sender)
         self._by_hash[transaction.hash] = transaction
         self.bytes_count += len(transaction.raw)
@@ -171,12 +176,13 @@ class Mempool:
     def select(self, *, gas_max: int, bytes_max: int, next_nonce: Callable[[bytes], int]) -> list[Transaction]:
         """Transactions for the next block, in an order that can be executed, within these sums of gas limits and bytes.
 
-        A higher tip goes first; of equal ones each sender's first, then each sender's second, and so on, by arrival:
-        who sends much does not delay who sends little.
+        Each sender's first, then each sender's second, and so on; in each turn those first who have waited longest,
+        since their transaction came or a block last held one of theirs. So who sends much does not delay who
+        sends little, even when each of the many fills a block.
         """
-        # -tip, turn, arrival, nonce, address; arrivals never tie.
+        # turn, since when, nonce, address; two senders never wait since the same moment.
         heap = [
-            (-entry.tip, 0, entry.arrival, sender.nonce, address)
+            (0, max(entry.arrival, sender.served), sender.nonce, address)
             for address, sender in self._ready.items()
             if (entry := sender.queue.get(sender.nonce)) is not None
         ]
@@ -184,8 +190,9 @@ class Mempool:
         selected: list[Transaction] = []
         misfits = 0
         while heap and gas_max >= _TRANSACTION_GAS_MIN and misfits <= _MISFITS_MAX:
-            _, turn, _, nonce, address = heap[0]
-            queue = self._senders[address].queue
+            turn, _, nonce, address = heap[0]
+            sender = self._senders[address]
+            queue = sender.queue
             if turn == 0 and next_nonce(address) != nonce:  # a block that this pool was not told of
                 heappop(heap)
                 continue
@@ -201,13 +208,16 @@ class Mempool:
             if entry is None:
                 heappop(heap)
             else:
-                heapreplace(heap, (-entry.tip, turn + 1, entry.arrival, nonce + 1, address))
+                heapreplace(heap, (turn + 1, max(entry.arrival, sender.served), nonce + 1, address))
         return selected
 
     def finalised(self, transactions: Iterable[Transaction], next_nonce: Callable[[bytes], int]) -> None:
         """A block with these transactions is final: drop them, and whatever of their senders is stale now."""
-        for address in {transaction.sender for transaction in transactions}:
+        for address in dict.fromkeys(transaction.sender for transaction in transactions):
             self._advance(address, next_nonce(address))
+            if (sender := self._senders.get(address)) is not None:
+                self._moments += 1
+                sender.served = self._moments
 
     def remove(self, transaction_hash: bytes) -> None:
         """Drop one transaction; those of its sender behind it wait for another with its nonce."""

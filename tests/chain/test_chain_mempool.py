@@ -24,6 +24,7 @@ class Accounts:
         self.nonces: dict[bytes, int] = {}
         self.balances: dict[bytes, int] = {}
         self.default = balance
+        self.events: list[object] = []  # what came, and who was served, in order: of the slow model
 
     def nonce(self, address: bytes) -> int:
         return self.nonces.get(address, 0)
@@ -103,7 +104,38 @@ def test_who_sends_little_does_not_wait_for_who_sends_much() -> None:
     for transaction in (*modest, paying):
         mempool.add(transaction, state=accounts)
     chosen = select(mempool, accounts, gas_max=21_000 * 6)
-    assert chosen == [paying, flood[0], modest[0], flood[1], modest[1], flood[2]]
+    assert chosen == [flood[0], modest[0], paying, flood[1], modest[1], flood[2]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    floods=st.lists(st.tuples(st.sampled_from([21_000, 400_000, GAS_MAX]), st.integers(0, 9)), min_size=1, max_size=12),
+    flooders=st.integers(1, 3),
+    gas_limit=st.sampled_from([21_000, GAS_MAX]),
+    before=st.integers(0, 3),
+)
+def test_a_flood_from_one_account_does_not_delay_anothers(
+    floods: list[tuple[int, int]], flooders: int, gas_limit: int, before: int
+) -> None:
+    """Whatever a flooder offers and however large each is: another's is in the block after at most one of each."""
+    accounts, mempool = Accounts(), pool()
+    for key in KEYS[:flooders]:
+        for nonce, (gas, tip) in enumerate(floods):
+            mempool.add(make(key, nonce, tip, gas_limit=gas), state=accounts)
+
+    def finish_block() -> list[Transaction]:
+        chosen = select(mempool, accounts)
+        for transaction in chosen:
+            accounts.nonces[transaction.sender] = transaction.nonce + 1
+        mempool.finalised(chosen, accounts.nonce)
+        return chosen
+
+    for _ in range(before):
+        finish_block()
+    modest = make(POOR, gas_limit=gas_limit)
+    mempool.add(modest, state=accounts)
+    blocks = [finish_block() for _ in range(flooders + 1)]
+    assert modest in [transaction for block in blocks for transaction in block]
 
 
 def test_what_does_not_fit_is_passed_over_with_what_waits_behind_it() -> None:
@@ -188,7 +220,7 @@ def test_it_agrees_with_a_slow_model(script: list[tuple[Any, ...]]) -> None:
         assert len(mempool) == len(model)
         assert mempool.bytes_count == sum(len(transaction.raw) for transaction in model.values())
         chosen = select(mempool, accounts)
-        assert chosen == _choose(model, accounts, mempool)
+        assert chosen == _choose(model, accounts)
         assert mempool.has_work(accounts.nonce) == bool(chosen)
         for key in SENDERS:
             nonce = accounts.nonce(key.address)
@@ -209,6 +241,7 @@ def _add(mempool: Mempool, accounts: Accounts, model: Model, key: SigningKey, no
     else:
         mempool.add(transaction, state=accounts)
         model[key.address, nonce] = transaction
+        accounts.events.append(transaction)
 
 
 def _remove(mempool: Mempool, accounts: Accounts, model: Model, which: int, *_: None) -> None:
@@ -224,6 +257,7 @@ def _final(mempool: Mempool, accounts: Accounts, model: Model, count: int, *_: N
         accounts.nonces[transaction.sender] = transaction.nonce + 1
         del model[transaction.sender, transaction.nonce]
     mempool.finalised(chosen, accounts.nonce)
+    accounts.events += dict.fromkeys(transaction.sender for transaction in chosen)
 
 
 def _jump(mempool: Mempool, accounts: Accounts, model: Model, key: SigningKey, by: int, _: None) -> None:
@@ -231,13 +265,14 @@ def _jump(mempool: Mempool, accounts: Accounts, model: Model, key: SigningKey, b
     last = accounts.nonce(key.address) + by - 1
     accounts.nonces[key.address] = last + 1
     mempool.finalised([make(key, last, 9)], accounts.nonce)
+    accounts.events.append(key.address)
     for place in [place for place in model if place[0] == key.address and place[1] <= last]:
         del model[place]
 
 
-def _choose(model: Model, accounts: Accounts, mempool: Mempool) -> list[Transaction]:
-    """Over and over, of each sender's next one: the highest tip, then the fewest chosen so far, then the first here."""
-    arrival = {transaction: position for position, transaction in enumerate(mempool)}
+def _choose(model: Model, accounts: Accounts) -> list[Transaction]:
+    """Over and over, of each sender's next one: the fewest chosen so far, then who has waited longest."""
+    moments = {event: moment for moment, event in enumerate(accounts.events)}  # of equal ones the last counts
     taken: dict[bytes, int] = {}
     chosen: list[Transaction] = []
     while True:
@@ -248,7 +283,9 @@ def _choose(model: Model, accounts: Accounts, mempool: Mempool) -> list[Transact
         ]
         if not heads:
             return chosen
-        best = min(heads, key=lambda head: (-head.max_fee_per_gas, taken.get(head.sender, 0), arrival[head]))
+        best = min(
+            heads, key=lambda head: (taken.get(head.sender, 0), max(moments[head], moments.get(head.sender, -1)))
+        )
         chosen.append(best)
         taken[best.sender] = taken.get(best.sender, 0) + 1
 
