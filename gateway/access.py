@@ -35,6 +35,11 @@ class Rate:
         self._per_s, self._burst, self._now_s = per_s, burst, now_s
         self._buckets: OrderedDict[object, tuple[float, float]] = OrderedDict()  # key → (tokens, when)
 
+    @property
+    def bounds(self) -> bool:
+        """Whether there is a limit."""
+        return self._per_s > 0
+
     def take(self, key: object) -> float:
         """Take one token: 0, or the seconds until there is one."""
         if not self._per_s:
@@ -57,6 +62,11 @@ class Gatekeeper:
         self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
         self._clients = Rate(rates.client_per_s, rates.client_burst)
         self._voters = Rate(rates.voter_per_minute / 60, rates.voter_burst)
+
+    @property
+    def asks(self) -> bool:
+        """Whether `admit` would refuse anybody."""
+        return bool(self._keys) or self._clients.bounds
 
     @property
     def asks_for_keys(self) -> bool:

@@ -172,8 +172,7 @@ class Core:
 
     def warning(self) -> str | None:
         """What a caller should know about the level, or None at levels 1 and 2."""
-        level = self.level()
-        return LEVELS[level] if level >= 3 else None
+        return warning_at(self.level())
 
     async def cast(self, ballot: Ballot) -> Item:
         """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
@@ -263,6 +262,11 @@ class Core:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self.pool.changed()
+
+
+def warning_at(level: int) -> str | None:
+    """What a caller should know about a level, or None at levels 1 and 2."""
+    return LEVELS[level] if level >= 3 else None
 
 
 def _same_ballot(record: Record, ballot: Ballot) -> bool:

@@ -121,8 +121,8 @@ class Sender:
 
     def oldest_age_s(self) -> float:
         """How long the oldest transaction has waited to become final."""
-        now = asyncio.get_running_loop().time()
-        return max((now - sent.signed_at for sent in self._in_flight.values()), default=0.0)
+        oldest = next(iter(self._in_flight.values()), None)  # they stand in the order in which they were signed
+        return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.signed_at
 
     def submit(self, parcel: Parcel) -> None:
         """Sign a parcel under the next nonce and send it to every validator. `has_room` must hold."""

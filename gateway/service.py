@@ -121,9 +121,10 @@ class Gateway(Core):
 
     def level(self) -> int:
         """1 to 5, as LEVELS words them."""
-        if self._durability.storage is Storage.NONE:
-            return 5
-        return 4 if self._durability.storage is Storage.SPOOL else super().level()
+        storage = self._durability.storage
+        if storage is Storage.JOURNAL:
+            return super().level()
+        return 4 if storage is Storage.SPOOL else 5
 
     def default_wait_s(self) -> float:
         """How long a caller waits who names no time: not at all while no quorum is known."""

@@ -106,9 +106,10 @@ class Pool:
 
     def level(self) -> int:
         """1: all validators; 2: a quorum; 3: less."""
-        if self.reachable_count() == len(self.validators) and self.has_quorum():
-            return 1
-        return 2 if self.has_quorum() else 3
+        reached = self.reachable_count()
+        if reached < quorum(self.set_size):
+            return 3
+        return 1 if reached == len(self.validators) else 2
 
     def best_height(self) -> int:
         """The highest height that a reachable validator names, of those that were caught at the fewest faults."""

@@ -43,14 +43,8 @@ def answer(document: object, status: int = 200, headers: dict[str, str] | None =
 
 async def read_body(request: web.Request, model: type[Body]) -> Body:
     """The request's JSON body, validated. Raises Problem 400, 408, 413 or 422."""
-    sender_s = request.app[GATEWAY].config.limits.sender_s
-    try:
-        async with asyncio.timeout(sender_s):
-            raw = await request.read()
-    except TimeoutError:
-        raise Problem(408, "slow-body", f"The body did not arrive within {sender_s:g} s.") from None
-    except ConnectionError:  # nobody is there to read the answer
-        raise Problem(400, "cut-off", "The connection ended before the body did.") from None
+    # What has arrived with its head, as small bodies do, needs no timer.
+    raw = await request.read() if request.content.is_eof() else await _read_in_time(request)
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -66,6 +60,17 @@ async def read_body(request: web.Request, model: type[Body]) -> Body:
         raise Problem(422, "not-valid", f"The body is not valid: {words}.", errors=faults) from None
 
 
+async def _read_in_time(request: web.Request) -> bytes:
+    sender_s = request.app[GATEWAY].config.limits.sender_s
+    try:
+        async with asyncio.timeout(sender_s):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(408, "slow-body", f"The body did not arrive within {sender_s:g} s.") from None
+    except ConnectionError:  # nobody is there to read the answer
+        raise Problem(400, "cut-off", "The connection ended before the body did.") from None
+
+
 def election_id_of(text: str | None) -> int:
     """The election id in a path or query. Raises Problem 400 or 422."""
     if text is None:
@@ -78,7 +83,8 @@ def election_id_of(text: str | None) -> int:
 
 def wait_s(request: web.Request, gateway: Gateway) -> float:
     """Seconds that the caller is willing to wait (RFC 7240, `Prefer: wait=SECONDS`), within the configured bounds."""
-    found = _WAIT.search(",".join(request.headers.getall("Prefer", ())))
+    preferences = request.headers.getall("Prefer", None)
+    found = _WAIT.search(",".join(preferences)) if preferences else None
     if found is None:
         return gateway.default_wait_s()
     return min(float(found[1]), gateway.config.limits.wait_s_max)
@@ -101,8 +107,10 @@ def _presented(request: web.Request) -> str | None:
 def _admit(request: web.Request) -> None:
     """Let a request in, or raise Problem 401, 403 or 429. Where no route fits, its refusal says all there is."""
     if request.match_info.http_exception is None:
-        need = request.app[NEEDS].get(request.match_info.handler, "read")
-        request.app[GATEWAY].gatekeeper.admit(_presented(request), request.remote or "", need)
+        gatekeeper = request.app[GATEWAY].gatekeeper
+        if gatekeeper.asks:
+            need = request.app[NEEDS].get(request.match_info.handler, "read")
+            gatekeeper.admit(_presented(request), request.remote or "", need)
 
 
 @web.middleware

@@ -13,6 +13,7 @@ from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import wait_for_ends
 from gateway.calls import ballots_of, read_cast
 from gateway.casting import Casting, ballot_of, cast_votes, refused
+from gateway.core import warning_at
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
@@ -35,8 +36,9 @@ async def submit(request: web.Request) -> web.Response:
     if item.reason is not None:
         shown = {"transaction_id": transaction_id, "election_id": show_election_id(body.election_id)}
         raise await refused(gateway, item, shown)
-    shown = taken(item, body.election_id, transaction_id) | {"level": gateway.level()}
-    if (warning := gateway.warning()) is not None:
+    shown = taken(item, body.election_id, transaction_id)
+    shown["level"] = level = gateway.level()
+    if (warning := warning_at(level)) is not None:
         shown["warning"] = warning
     return answer(shown, 202 if item.place is None else 200)
 
