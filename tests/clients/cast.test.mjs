@@ -4,7 +4,7 @@ import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import { account, contracts, fresh, url, word } from "./network.mjs";
+import { account, contracts, fresh, jwtSecret, operatorsUrl, url, word } from "./network.mjs";
 
 const run = promisify(execFile);
 const binary = fileURLToPath(new URL("node_modules/.bin/cast", import.meta.url));
@@ -14,6 +14,12 @@ const me = account(30);
 /** What cast prints; a failure of cast is an exception that carries its words. */
 async function cast(...args) {
   const { stdout } = await run(binary, [...args, "--rpc-url", url], { timeout: 120_000, maxBuffer: 64 << 20 });
+  return stdout.trim();
+}
+
+/** The same on the operators' listener, for which cast makes a token of its own. */
+async function operate(...args) {
+  const { stdout } = await run(binary, [...args, "--rpc-url", operatorsUrl, "--jwt-secret", jwtSecret], { timeout: 120_000 });
   return stdout.trim();
 }
 
@@ -69,4 +75,13 @@ test("rpc, proof, storage, code", async () => {
   assert.match(await cast("storage", elections, "0"), /^0x[0-9a-f]{64}$/);
   assert.match(await cast("code", elections), /^0xfe/);
   assert.match(await cast("nonce", me.address), /^\d+$/);
+});
+
+test("operators' methods, with a token that cast makes; not without one, and not in public", async () => {
+  assert.equal(await operate("chain-id"), await cast("chain-id"));
+  assert.deepEqual(JSON.parse(await operate("rpc", "txpool_status")), { pending: "0x0", queued: "0x0" });
+  assert.match(await operate("rpc", "debug_getRawHeader", "0x1"), /^"0xf9/);
+  assert.equal(JSON.parse(await operate("rpc", "admin_peers")).length >= 2, true);
+  await assert.rejects(run(binary, ["chain-id", "--rpc-url", operatorsUrl]), /401|missing token/);
+  await assert.rejects(cast("rpc", "txpool_status"), /-32601.*operators/s);
 });

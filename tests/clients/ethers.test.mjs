@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { Contract, JsonRpcProvider, NonceManager, Transaction, Wallet, WebSocketProvider, getAddress } from "ethers";
-import { account, contracts, fresh, until, url, word, wsUrl } from "./network.mjs";
+import { account, call, contracts, fresh, until, url, word, wsUrl } from "./network.mjs";
 
 // Without its cache of 250 ms: a nonce asked for after a receipt is another one, and blocks here take a tenth of a second.
 const provider = new JsonRpcProvider(url, undefined, { pollingInterval: 50, cacheTimeout: -1 });
@@ -31,7 +31,7 @@ test("every field of a block and of its transactions is read, and the hash recom
   const found = block.getPrefetchedTransaction(sent.hash);
   assert.equal(found.from, wallet.address);
   assert.equal(found.value, 7n);
-  const raw = await provider.send("debug_getRawTransaction", [sent.hash]);
+  const raw = await call("debug_getRawTransaction", sent.hash);
   assert.equal(Transaction.from(raw).hash, sent.hash);
   assert.equal(Transaction.from(raw).from, wallet.address);
   assert.equal((await provider.getNetwork()).chainId, block.provider._network.chainId);

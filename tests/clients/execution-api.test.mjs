@@ -270,6 +270,45 @@ test("subscriptions over WebSocket, and what the node says of itself", async () 
   await checked("web3_clientVersion", []);
 });
 
+/** The schema of what a subscription tells: the document has none, but it has the parts. */
+function told(kind) {
+  const document = structuredClone(SPECIFICATION);
+  const { schemas } = document.components;
+  const header = structuredClone(schemas.Block);
+  for (const name of ["transactions", "uncles", "size", "withdrawals"]) {
+    delete header.properties[name]; // a header has no body
+    header.required = header.required.filter((one) => one !== name);
+  }
+  DIFFERENCES.TIMESTAMP.allow(schemas);
+  const schema = { newHeads: header, logs: ref("Log"), newPendingTransactions: ref("hash32") }[kind];
+  return new Ajv({ strict: false, allErrors: true }).compile({ components: document.components, allOf: [schema] });
+}
+
+test("what subscriptions tell: headers, event logs and hashes, each as the document's parts say", async () => {
+  const kinds = ["newHeads", "logs", "newPendingTransactions"];
+  const raw = [];
+  const listen = socket.websocket.onmessage;
+  socket.websocket.onmessage = (message) => {
+    raw.push(JSON.parse(message.data));
+    listen(message);
+  };
+  const ids = {};
+  for (const kind of kinds) ids[kind] = await socket.send("eth_subscribe", kind === "logs" ? [kind, { address: filter.address }] : [kind]);
+  const of = (kind) => raw.filter(({ params }) => params?.subscription === ids[kind]);
+  await (await elections.create(fresh(), "Told", ["a", "b"], 3, 0, 0, 0, [], word(0))).wait();
+  for (const kind of kinds) {
+    await until(() => of(kind).length > 0, `${kind} tells something`);
+    const meets = told(kind);
+    for (const { jsonrpc, method, params, ...rest } of of(kind)) {
+      assert.deepEqual([jsonrpc, method, Object.keys(rest)], ["2.0", "eth_subscription", []]);
+      assert.ok(meets(params.result), `${kind} ${JSON.stringify(params.result)}\n${JSON.stringify(meets.errors, null, 1)}`);
+      assert.ok(!meets(kind === "newPendingTransactions" ? "0x1" : { ...params.result, blockNumber: 1, number: 1 }));
+    }
+    await socket.send("eth_unsubscribe", [ids[kind]]);
+  }
+  socket.websocket.onmessage = listen;
+});
+
 test("the schemas refuse what is wrong: a field that is missing, unknown or not canonical", async () => {
   const { blockNumber, logs } = await call("eth_getTransactionReceipt", chain.cast);
   const answers = [

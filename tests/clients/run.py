@@ -50,7 +50,14 @@ def main() -> int:
         cluster = Cluster(Path(folder) / "data")
         try:
             cluster.up()
-            environment = {**os.environ, "PSEPHOS_RPC_URL": cluster.rpc_url(1), "PSEPHOS_TRANSACTIONS_MIN": "20"}
+            node = cluster.data_dir / "validator-1"
+            environment = {
+                **os.environ,
+                "PSEPHOS_RPC_URL": cluster.rpc_url(1),
+                "PSEPHOS_OPERATORS_URL": (node / "operators.url").read_text().strip(),
+                "PSEPHOS_JWT_SECRET": (node / "jwt.hex").read_text().strip(),
+                "PSEPHOS_TRANSACTIONS_MIN": "20",
+            }
             command = ["npm", "test", "--silent", *sys.argv[1:]]
             done = subprocess.run(command, cwd=FOLDER, env=environment, check=False, timeout=TESTS_WITHIN_S)
             if done.returncode:

@@ -6,7 +6,7 @@ import {
   getAddress, http, keccak256, parseAbiItem, serializeTransaction, webSocket,
 } from "viem";
 import { privateKeyToAccount } from "viem/accounts";
-import { account, call, contracts, fresh, until, url, word, wsUrl } from "./network.mjs";
+import { account, call, contracts, fresh, operatorsUrl, token, until, url, word, wsUrl } from "./network.mjs";
 
 const chain = defineChain({
   id: Number(await call("eth_chainId")),
@@ -120,7 +120,8 @@ test("over WebSocket: blocks, event logs and waiting transactions are told", asy
 });
 
 test("its test client reads the mempool, and the node signs for its accounts", async () => {
-  const local = createTestClient({ chain, mode: "anvil", transport: http() });
+  const fetchOptions = { headers: { authorization: `Bearer ${token()}` } };
+  const local = createTestClient({ chain, mode: "anvil", transport: http(operatorsUrl, { fetchOptions }) });
   const status = await local.getTxpoolStatus();
   assert.equal(typeof status.pending, "number");
   const unlocked = createWalletClient({ chain, transport: http() });
