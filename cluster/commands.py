@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import signal
 import time
@@ -246,13 +247,25 @@ def init(options: argparse.Namespace) -> int:
     if existing is not None:
         if options.if_missing:
             print(f"{options.data_dir} holds chain {existing.chain_id} already")
-            return 0
+            return _say_where_to_look(options)
         raise ClusterError(f"{options.data_dir} holds a network already: choose another --data-dir")
     network = _new_network(options, dev=options.dev, containers=options.containers, observer=options.observer)
     network = create(options.data_dir, network)
     print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
     for process in network:
         print(f"  {process.name:<12} {process.url}  {process.address}".rstrip())
+    return _say_where_to_look(options)
+
+
+def _say_where_to_look(options: argparse.Namespace) -> int:
+    """What a person does next who has just said `docker compose up`, which tells the published ports by variables."""
+    gateway, rpc = os.environ.get("PSEPHOS_PUBLISHED_GATEWAY"), os.environ.get("PSEPHOS_PUBLISHED_RPC", "").split()
+    if options.containers and gateway:
+        print(
+            f"\nOnce `docker compose ps` says healthy:\n  votes and anchors   http://127.0.0.1:{gateway}  (page: /docs)"
+        )
+        print(f"  JSON-RPC            {'  '.join(f'http://127.0.0.1:{port}' for port in rpc)}")
+        print("  what happens        docker compose logs --follow gateway validator-1\n")
     return 0
 
 

@@ -14,8 +14,7 @@ from cluster.cli import main
 from cluster.configs import render
 from cluster.creation import create, new_keys, reconfigure
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI, DEV_MNEMONIC
-from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Ports, dump, load, local_network, parse
-from cluster.processes import ROOT
+from cluster.network import FILE, ClusterError, Network, Ports, dump, load, local_network, parse
 from gateway.config import load_config as load_gateway
 from gateway.secrets import read_key
 from node.chain.genesis import domain_of, parse_genesis
@@ -139,21 +138,6 @@ def test_a_containers_secrets_are_outside_its_data(tmp_path: Path, monkeypatch: 
     client = tomllib.loads((tmp_path / "client.toml").read_text())
     assert (tmp_path / client["master_secret"]).samefile(gateway.master_secret)
     assert parse(dump(network), tmp_path) == network
-
-
-def test_what_compose_asks_for_can_be_made(tmp_path: Path) -> None:
-    compose = (ROOT / "docker-compose.yml").read_text()
-    command = next(line for line in compose.splitlines() if "command: [init" in line)
-    arguments = [text.strip(' "') for text in command.partition("[")[2].rstrip("]").split(",")]
-    arguments[arguments.index("/network")] = str(tmp_path)
-    assert main(arguments) == 0
-    assert main(arguments) == 0  # every `up` of compose runs it again
-    network = load(tmp_path)
-    assert network is not None
-    for process in network:
-        assert f"/network/{process.name}/{CONFIG_FILES[process.kind]}" in compose
-        assert f":{process.port}/health" in compose
-    assert network.named("gateway").port == 8003
 
 
 def test_an_interrupted_creation_is_done_again(tmp_path: Path) -> None:
