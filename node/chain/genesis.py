@@ -4,6 +4,7 @@ Everything that decides whether a block is valid is committed to by the hash of 
 validators by its header; chain id, block size, gateways, balances and the rest by its state root.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ BLOCK_BYTES_MAX = 8 * 1024 * 1024
 BLOCK_BYTES_MAX_RANGE = (TRANSACTION_BYTES_MAX + 4096, 64 * 1024 * 1024)
 CHAIN_ID_MAX = (1 << 53) - 1  # what JavaScript's numbers hold
 ALLOC_MAX = 100_000
+ACCOUNTS_MAX = 10_000
 NAME_CHARS_MAX = 64
 _UINT64_MAX = (1 << 64) - 1
 _WEI_MAX = (1 << 256) - 1
@@ -38,6 +40,7 @@ _FIELDS = (
     "gateways",
     "alloc",
     "anyoneCreatesElections",
+    "accounts",
     "names",
 )
 
@@ -56,7 +59,8 @@ class Genesis:
     """What a network agrees on. Addresses have 20 bytes; both tuples are ascending and without repeats.
 
     `timestamp` is in seconds, `alloc` in wei. A block uses at most half of `gas_limit`, and has at most
-    `block_bytes_max` bytes with its header. `names` are hints for people, and no part of block 0.
+    `block_bytes_max` bytes with its header. `accounts`: who may send transactions besides validators and gateways,
+    ascending; None: everybody. `names` are hints for people, and no part of block 0.
     """
 
     chain_id: int
@@ -67,6 +71,7 @@ class Genesis:
     block_bytes_max: int = BLOCK_BYTES_MAX
     alloc: Mapping[bytes, int] = field(default_factory=dict)
     anyone_creates_elections: bool = False
+    accounts: tuple[bytes, ...] | None = None
     names: Mapping[bytes, str] = field(default_factory=dict)
 
 
@@ -94,6 +99,7 @@ def parse_genesis(document: Mapping[str, object]) -> Genesis:
         block_bytes_max=_number(document.get("blockBytesMax", BLOCK_BYTES_MAX), "blockBytesMax", low, high),
         alloc=_alloc(document.get("alloc", {})),
         anyone_creates_elections=anyone,
+        accounts=_addresses(document, "accounts", ACCOUNTS_MAX) if "accounts" in document else None,
         names=_names(document.get("names", {})),
     )
 
@@ -110,6 +116,8 @@ def genesis_document(genesis: Genesis) -> dict[str, object]:
         "alloc": {_hex(address): {"balance": hex(wei)} for address, wei in sorted(genesis.alloc.items())},
         "anyoneCreatesElections": genesis.anyone_creates_elections,
     }
+    if genesis.accounts is not None:
+        document["accounts"] = [_hex(address) for address in genesis.accounts]
     if genesis.names:
         document["names"] = {_hex(address): name for address, name in sorted(genesis.names.items())}
     return document
@@ -130,6 +138,7 @@ def build_genesis(genesis: Genesis) -> Executed:
         chain_id=genesis.chain_id,
         block_bytes_max=genesis.block_bytes_max,
         anyone_creates_elections=genesis.anyone_creates_elections,
+        accounts=genesis.accounts,
     )
     anchors.initialise(state)
     state_root, writes = state.commit()
@@ -193,8 +202,9 @@ def _addresses(document: Mapping[str, object], name: str, count_max: int) -> tup
     if not isinstance(values, list) or len(values) > count_max:
         raise GenesisError(f"genesis field '{name}' is {values!r:.100}; expected a list of up to {count_max} addresses")
     addresses = [_address(value, name) for value in values]
+    counts = Counter(addresses)
     for address in addresses:
-        if addresses.count(address) > 1:
+        if counts[address] > 1:
             raise GenesisError(f"genesis field '{name}' has {_hex(address)} more than once; expected each address once")
         if address in registry.CONTRACTS:
             raise GenesisError(f"genesis field '{name}' has {_hex(address)}; expected no native contract")

@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import NamedTuple, Protocol
 
 from node.chain.errors import InvalidTransaction
-from node.chain.processing import check_static, cost_max
+from node.chain.processing import check_sender, check_static, cost_max
 from node.chain.transaction import Transaction
 
 _MISFITS_MAX = 64  # senders whose next transaction does not fit, after which a block counts as full
@@ -25,6 +25,9 @@ class AccountView(Protocol):
 
     def balance(self, address: bytes) -> int:
         """The account's balance in wei."""
+
+    def storage(self, address: bytes, slot: int) -> int:
+        """The value of a contract's slot; 0 where nothing was stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,7 @@ class Mempool:
             raise InvalidTransaction("already known")
         check_static(transaction, chain_id=self._chain_id, gas_max=self._gas_max)
         address = transaction.sender
+        check_sender(state, address)
         next_nonce = state.nonce(address)
         if transaction.nonce < next_nonce:
             raise InvalidTransaction("nonce too low", f"next nonce {next_nonce}, tx nonce {transaction.nonce}")

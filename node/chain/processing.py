@@ -8,6 +8,8 @@ from typing import NamedTuple
 from merkle import rlp
 from node.chain.contracts import registry
 from node.chain.contracts.context import BlockContext, Call, OutOfGas, Revert
+from node.chain.contracts.layout import StorageReader
+from node.chain.contracts.members import may_send
 from node.chain.errors import InvalidTransaction
 from node.chain.gas import intrinsic_gas_of
 from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, Receipt, bloom_bits
@@ -67,6 +69,15 @@ def check_static(transaction: Transaction, *, chain_id: int, gas_max: int) -> in
     return gas
 
 
+def check_sender(state: StorageReader, sender: bytes) -> None:
+    """Raise InvalidTransaction, worded as Besu does, when a closed network does not know the sender."""
+    if not may_send(state, sender):
+        raise InvalidTransaction(
+            "sender account not authorized to send transactions",
+            f"genesis lists 'accounts', and 0x{sender.hex()} is none of them, no validator and no gateway",
+        )
+
+
 def cost_max(transaction: Transaction) -> int:
     """Wei that the sender must own: value, and the whole gas limit at the highest price."""
     return transaction.gas_limit * transaction.max_fee_per_gas + transaction.value
@@ -85,6 +96,7 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
     if gas_limit > run.gas_max - run.gas_used:
         raise InvalidTransaction("gas limit reached", f"tx gas {gas_limit}, left {run.gas_max - run.gas_used}")
     sender = transaction.sender
+    check_sender(state, sender)
     account = state.account(sender)
     nonce = account.nonce
     if transaction.nonce != nonce:

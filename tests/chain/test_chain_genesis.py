@@ -25,6 +25,7 @@ geneses = st.builds(
     block_bytes_max=st.integers((1 << 20) + 4096, 1 << 26),
     alloc=st.dictionaries(addresses, st.integers(1, 2**250), max_size=5),
     anyone_creates_elections=st.booleans(),
+    accounts=st.none() | address_sets,
     names=st.dictionaries(addresses, st.text(min_size=1, max_size=64), max_size=3),
 )
 
@@ -53,6 +54,8 @@ def test_two_networks_have_two_genesis_hashes(one: Genesis, other: Genesis) -> N
         {"gateways": ()},
         {"alloc": {RICH.address: 1}},
         {"anyone_creates_elections": True},
+        {"accounts": ()},
+        {"accounts": (RICH.address,)},
     ],
 )
 def test_each_field_is_committed_to(change: dict[str, Any]) -> None:

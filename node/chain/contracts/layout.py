@@ -6,11 +6,15 @@ from typing import Protocol
 from merkle.keccak import keccak256
 
 
-class Slots(Protocol):
-    """What of the state the layout needs: 256-bit slots by number."""
+class StorageReader(Protocol):
+    """Contracts' 256-bit slots by number, to be read."""
 
     def storage(self, address: bytes, slot: int) -> int:
         """The value of a slot; 0 where nothing was stored."""
+
+
+class Slots(StorageReader, Protocol):
+    """What of the state the layout needs: slots to be read and written."""
 
     def set_storage(self, address: bytes, slot: int, value: int) -> None:
         """Store a value in a slot."""

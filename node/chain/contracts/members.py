@@ -12,6 +12,8 @@ Storage of the Validators contract, in Solidity's layout (the rest is in `propos
     slot 7  mapping(address => Membership) validatorMembership   of nextValidators
     slot 8  uint64 changes            how many changes there have been, of either set
     slot 9  bool changing             nextValidators is not validators
+    slot 12 bool closed               only members, and these accounts, may send transactions:
+    slot 13 mapping(address => bool) accounts
 
     struct Membership { bool member; uint64 changed; }           `changed`: the number of the last change, 0 at genesis
 """
@@ -21,10 +23,11 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from node.chain.contracts.addresses import VALIDATORS
-from node.chain.contracts.layout import Slots, mapping_slot, read_addresses, write_addresses
+from node.chain.contracts.layout import Slots, StorageReader, mapping_slot, read_addresses, write_addresses
 
 _CURRENT, _NEXT, _GATEWAYS, _GATEWAY_MEMBERSHIP, _CHAIN_ID, _BLOCK_BYTES_MAX, _ANYONE_CREATES = range(7)
 _VALIDATOR_MEMBERSHIP, _CHANGES, _CHANGING = range(7, 10)
+_CLOSED, _ACCOUNTS = 12, 13  # 10 and 11 are of `proposals`
 
 VALIDATORS_MAX = 100
 GATEWAYS_MAX = 64
@@ -58,8 +61,9 @@ def initialise(
     chain_id: int,
     block_bytes_max: int,
     anyone_creates_elections: bool,
+    accounts: tuple[bytes, ...] | None = None,
 ) -> None:
-    """Write the storage of block 0, so that its state root commits to all of this."""
+    """Write the storage of block 0, so that its state root commits to all of this. `accounts` None: an open network."""
     write_addresses(state, VALIDATORS, _CURRENT, validators)
     write_addresses(state, VALIDATORS, _NEXT, validators)
     write_addresses(state, VALIDATORS, _GATEWAYS, gateways)
@@ -70,6 +74,10 @@ def initialise(
     state.set_storage(VALIDATORS, _CHAIN_ID, chain_id)
     state.set_storage(VALIDATORS, _BLOCK_BYTES_MAX, block_bytes_max)
     state.set_storage(VALIDATORS, _ANYONE_CREATES, int(anyone_creates_elections))
+    if accounts is not None:
+        state.set_storage(VALIDATORS, _CLOSED, 1)
+        for account in accounts:
+            state.set_storage(VALIDATORS, mapping_slot(int.from_bytes(account, "big"), _ACCOUNTS), 1)
 
 
 def current_validators(state: Slots) -> tuple[bytes, ...]:
@@ -111,6 +119,16 @@ def is_validator(state: Slots, address: bytes) -> bool:
 def anyone_creates_elections(state: Slots) -> bool:
     """Whether genesis lets every account create elections."""
     return state.storage(VALIDATORS, _ANYONE_CREATES) != 0
+
+
+def may_send(state: StorageReader, address: bytes) -> bool:
+    """Whether `address` may send transactions: everybody on an open network; on a closed one those that genesis lists,
+    and whoever is a validator or a gateway now."""
+    if not state.storage(VALIDATORS, _CLOSED):
+        return True
+    number = int.from_bytes(address, "big")
+    slots = (mapping_slot(number, _ACCOUNTS), *(mapping_slot(number, slot) for slot in _MEMBERSHIP.values()))
+    return any(state.storage(VALIDATORS, slot) & 1 for slot in slots)
 
 
 def chain_id(state: Slots) -> int:
