@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from gateway.calls import ballots_of, read_cast
-from gateway.chain import Election, Tally
+from gateway.chain import Tally
+from gateway.definitions import Election
 from gateway.follower import Follower
 from gateway.jsonrpc import RpcError, RpcFailure
 from gateway.receipt_check import leaf_data

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.book import Item
-from gateway.chain import Election, Standing
+from gateway.chain import Standing
 from gateway.core import Core
+from gateway.definitions import Election
 from gateway.elections import state_name
 from gateway.models import VoteBody
 from gateway.nullifier import InvalidId
@@ -138,10 +139,7 @@ def _choice(election: Election | None, choice: int | str | None) -> int:
 
 def _check_election(core: Core, election: Election, kind: int) -> None:
     if not core.elections.key_fits(election):
-        detail = (
-            "This gateway's secret is not the one that the election was created with, so it could count a voter twice."
-        )
-        raise Problem(409, "key-mismatch", detail)
+        raise key_mismatch()
     if not election.kinds >> kind & 1:
         taken = "sealed ballots ('encrypted_vote')" if kind == KIND_OPEN else "open ballots ('choice')"
         raise Problem(422, "not-allowed", f"This election takes only {taken}.")
@@ -150,6 +148,12 @@ def _check_election(core: Core, election: Election, kind: int) -> None:
         raise Problem(409, "election-not-open", "The election is closed.", state="delivering")
     if election.state in (ElectionState.CLOSED, ElectionState.CANCELLED, ElectionState.DELIVERING):
         raise Problem(409, "election-not-open", f"The election is {state_name(election)}.", state=state_name(election))
+
+
+def key_mismatch() -> Problem:
+    """The answer of a gateway that has not the key which the election was created with."""
+    detail = "This gateway has not the key that the election was created with, so it could count a voter twice."
+    return Problem(409, "key-mismatch", detail)
 
 
 async def refused(core: Core, item: Item, shown: dict[str, Any]) -> Problem:

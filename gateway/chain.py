@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.calls import ANCHORS_ABI, ELECTIONS_ABI, accepted_index, ballots_of, read_anchored, read_cast
+from gateway.definitions import Election, read_election, refresh_election
 from gateway.follower import Follower
 from gateway.journal_format import Place
 from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes, hex_int
@@ -17,9 +18,9 @@ from merkle.keccak import keccak256
 from node.chain.block import Header
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.anchors import SIZE_SLOT
-from node.chain.contracts.elections import log_slots, tally_slots
-from node.chain.errors import PeerError
+from node.chain.contracts.elections import ElectionState, log_slots, tally_slots
 from node.chain.transaction import decode_transaction
+from node.consensus.quorum import quorum
 
 BLOCKS_KEPT = 16
 BLOCKS_AT_ONCE = 4
@@ -47,23 +48,6 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Election:
-    """An election's definition, as one validator told it at `block_number`. Times in seconds, 0 where there is none."""
-
-    id: int
-    title: str
-    options: tuple[str, ...]
-    kinds: int
-    opens_at: int
-    closes_at: int
-    delivery_grace_s: int
-    state: int
-    creator: bytes
-    registrars: tuple[bytes, ...]
-    key_check: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Tally:
     """Counts of an election, proven from the state root of the block that they were read at."""
 
@@ -83,40 +67,63 @@ class Chain:
         self._follower = follower
         self._blocks: OrderedDict[int, FinalBlock] = OrderedDict()
 
-    async def election(self, id_: int) -> Election | None:
-        """An election's definition; None where the validator asked knows none. Not proven: nothing hangs on it."""
+    async def election(self, id_: int, known: Election | None = None) -> Election | None:
+        """An election at the verified head, proven, and so is it where there is none (None).
+
+        `known` is what was proven of it before: then only its schedule is read. Raises NoValidator, also where a
+        validator says that the election is there and it is in no block that was seen here.
+        """
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + SETTLE_S
+        while True:
+            header = self._follower.head.header
+
+            async def prove(slots: Sequence[int], header: Header = header) -> list[int]:
+                return await self._slots(header, ELECTIONS, slots)
+
+            if known is not None:
+                return await refresh_election(known, header.timestamp, prove)
+            found = await read_election(id_, header.timestamp, prove)
+            if found is not None or not await self._election_is_told(id_):
+                return found
+            # Another gateway may have made it in a block that we are about to see.
+            if not await self._follower.wait_for(header.number + 1, end_s - loop.time()):
+                raise NoValidator(f"election {id_} is in no block that has been seen here yet")
+
+    async def _election_is_told(self, id_: int) -> bool:
+        """Whether one validator says that there is an election now. Not proven."""
         try:
             result = await self._view(ELECTIONS, ELECTIONS_ABI.encode_call("election", id_))
         except Reverted:
-            return None
-        title, options, kinds, opens, closes, grace, state, creator, registrars, check = _decoded("election", result)
-        if state == 0:
-            return None
-        return Election(
-            id_, title, tuple(options), kinds, opens, closes, grace, state, creator, tuple(registrars), check
-        )
+            return False
+        return int(_decoded("election", result)[6]) != ElectionState.UNKNOWN
 
     async def ballot(
         self, election: int, *, nullifier: bytes = b"", record_id: bytes = b"", sure: bool = False
     ) -> Standing | None:
-        """The ballot under a nullifier or a record id, checked; None where the validator asked knows none.
+        """The ballot under a nullifier or a record id, checked; None where no validator that answers knows one.
 
         With `sure`, None means that a quorum of validators said so; raises NoValidator where too few can be asked.
         """
         name, key = ("ballotByNullifier", nullifier) if nullifier else ("ballotByRecordId", record_id)
-        stored = await self._stored(ELECTIONS, name, ELECTIONS_ABI.encode_call(name, election, key), sure)
-        if stored is None:
-            return None
-        return self._find_ballot(await self._block(int(stored[5])), election, bytes(stored[1]), record_id)
+
+        def find(block: FinalBlock, stored: Any) -> Standing:
+            return self._find_ballot(block, election, bytes(stored[1]), record_id)
+
+        return await self._stored(ELECTIONS, name, ELECTIONS_ABI.encode_call(name, election, key), find, sure)
 
     async def anchor(self, batch_id: bytes, *, sure: bool = False) -> Standing | None:
         """The anchor of a batch, checked; None and `sure` as in `ballot`."""
-        stored = await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), sure)
-        return None if stored is None else self._find_anchor(await self._block(int(stored[5])), batch_id)
+
+        def find(block: FinalBlock, stored: Any) -> Standing:
+            return self._find_anchor(block, batch_id)
+
+        return await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), find, sure)
 
     async def anchor_is_told(self, batch_id: bytes) -> bool:
         """Whether one validator says that there is an anchor of a batch. Not proven."""
-        return await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), False) is not None
+        found, _ = _decoded("anchorOf", await self._view(ANCHORS, ANCHORS_ABI.encode_call("anchorOf", batch_id)))
+        return bool(found)
 
     async def anchor_count(self) -> int:
         """How many anchors there are at the verified head, proven."""
@@ -143,43 +150,42 @@ class Chain:
 
         return list(await asyncio.gather(*(check(one) for one in stored)))
 
-    async def election_page(self, first: int, count: int) -> tuple[int, list[Election]]:
-        """How many elections there are, and those at these places in the order of creation; as one validator says."""
+    async def election_page(self, first: int, count: int, known: Mapping[int, Election]) -> tuple[int, list[Election]]:
+        """How many elections there are, and those at these places in the order of creation.
+
+        Which ids there are is as one validator says; each election is proven.
+        """
         (total,) = _decoded("electionCount", await self._view(ELECTIONS, ELECTIONS_ABI.encode_call("electionCount")))
         if first >= total:
             return int(total), []
         call = ELECTIONS_ABI.encode_call("electionIds", first, count)
         (ids,) = _decoded("electionIds", await self._view(ELECTIONS, call))
-        found = await asyncio.gather(*(self.election(id_) for id_ in ids[:count]))
+        found = await asyncio.gather(*(self.election(id_, known.get(id_)) for id_ in ids[:count]))
         return int(total), [election for election in found if election is not None]
 
-    async def located(self, transaction_hash: bytes, *, sure: bool = False) -> tuple[FinalBlock, int] | None:
-        """The checked block that includes a transaction, and its place there; None where nobody knows it.
+    async def located(self, transaction_hash: bytes) -> tuple[FinalBlock, int] | None:
+        """The checked block that includes a transaction, and its place there; None where a quorum knows none.
 
-        With `sure`, None means that a quorum of validators said so; raises NoValidator where too few can be asked.
+        Raises NoValidator where too few can be asked.
         """
-        parameters = ("0x" + transaction_hash.hex(),)
-        try:
-            if sure:
-                answers = await self._pool.ask_quorum("eth_getTransactionReceipt", parameters)
-            else:
-                answers = [await self._pool.ask("eth_getTransactionReceipt", parameters)]
-        except (RpcError, RpcFailure) as error:
-            raise NoValidator(f"a validator refuses to look for a transaction: {error}") from None
-        for found in answers:
-            if isinstance(found, RpcError):
-                raise NoValidator(f"a validator refuses to look for a transaction: {found}")
+        denials, faults = 0, []
+        for found in await self._pool.ask_all("eth_getTransactionReceipt", ("0x" + transaction_hash.hex(),)):
             if found is None:
+                denials += 1
                 continue
             try:
-                number = hex_int(found["blockNumber"])
-            except (KeyError, TypeError, RpcFailure) as error:
-                raise NoValidator(f"a validator's receipt cannot be read: {error!r}") from None
-            block = await self._block(number)
-            for position, raw in enumerate(block.transactions):
-                if keccak256(raw) == transaction_hash:
-                    return block, position
-            raise NoValidator(f"block {number} does not hold the transaction that a validator says it does")
+                if isinstance(found, RpcError):
+                    raise NoValidator(f"a validator refuses to look for a transaction: {found}")
+                block = await self._block(hex_int(found["blockNumber"]))
+                for position, raw in enumerate(block.transactions):
+                    if keccak256(raw) == transaction_hash:
+                        return block, position
+                faults.append(f"block {block.header.number} does not hold what a validator says it does")
+            except (NoValidator, RpcFailure, KeyError, TypeError) as fault:
+                faults.append(str(fault))
+        needed = quorum(self._pool.set_size)
+        if denials < needed:
+            raise NoValidator(f"{denials} validators know no such transaction, {needed} have to: " + "; ".join(faults))
         return None
 
     async def tally(self, election: Election) -> Tally:
@@ -217,47 +223,48 @@ class Chain:
         except RpcFailure as failure:
             raise NoValidator(str(failure)) from None
 
-    async def _stored(self, to: bytes, name: str, data: bytes, sure: bool) -> Any | None:
-        """The struct behind a view that returns (found, struct): of one validator, or of any among a quorum."""
-        if not sure:
-            try:
-                found, stored = _decoded(name, await self._view(to, data))
-            except Reverted:  # no such election
-                return None
-            return stored if found else None
+    async def _stored(
+        self, to: bytes, name: str, data: bytes, find: Callable[[FinalBlock, Any], Standing], sure: bool
+    ) -> Standing | None:
+        """The record behind a view that returns (found, struct), wherever a validator names a block that holds it."""
         call = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
-        unreadable = None
-        for answer in await self._pool.ask_quorum("eth_call", (call, "latest")):
-            if isinstance(answer, RpcError):
-                if answer.code != REVERTED:
-                    raise NoValidator(f"a validator refuses the call: {answer}")
+        answers = await self._pool.ask_all("eth_call", (call, "latest"))
+        denials, faults = 0, []
+        for answer in answers:
+            if isinstance(answer, RpcError) and answer.code == REVERTED:  # no such election
+                denials += 1
                 continue
             try:
+                if isinstance(answer, RpcError):
+                    raise NoValidator(f"a validator refuses the call: {answer}")
                 found, stored = _decoded(name, hex_bytes(answer))
-            except (RpcFailure, NoValidator) as failure:
-                unreadable = failure  # the others may know the record; but then nobody is sure that there is none
-                continue
-            if found:
-                return stored
-        if unreadable is not None:
-            raise NoValidator(f"a validator's answer to {name} cannot be read: {unreadable}")
+                if found:
+                    return find(await self._block(int(stored[5])), stored)
+            except (RpcFailure, NoValidator) as fault:
+                faults.append(str(fault))
+            else:
+                denials += 1
+        # Whoever names a block that does not hold the record is no witness; the others may be enough without it.
+        needed = quorum(self._pool.set_size) if sure else 1
+        if denials < needed:
+            raise NoValidator(f"{denials} validators know no such record, {needed} are needed: " + "; ".join(faults))
         return None
 
     async def _slots(self, header: Header, contract: bytes, slots: Sequence[int]) -> list[int]:
+        """Values of a contract's slots in the state of a verified header, from whoever proves them."""
         values: list[int] = []
         for begin in range(0, len(slots), PROOF_SLOTS_MAX):
             part = slots[begin : begin + PROOF_SLOTS_MAX]
             keys = ["0x" + slot.to_bytes(32, "big").hex() for slot in part]
-            try:
-                answer = await self._pool.ask("eth_getProof", ("0x" + contract.hex(), keys, hex(header.number)))
-                account = account_from_proof(
-                    header.state_root, contract, [hex_bytes(n) for n in answer["accountProof"]]
-                )
-                for slot, entry in zip(part, answer["storageProof"], strict=True):
-                    proof = [hex_bytes(node) for node in entry["proof"]]
-                    values.append(slot_from_proof(account.storage_root, slot, proof))
-            except (RpcError, RpcFailure, PeerError, KeyError, TypeError, ValueError) as error:
-                raise NoValidator(f"a storage proof does not check: {error}") from None
+            parameters = ("0x" + contract.hex(), keys, hex(header.number))
+
+            def check(answer: Any, part: Sequence[int] = part) -> list[int]:
+                proof = [hex_bytes(node) for node in answer["accountProof"]]
+                storage_root = account_from_proof(header.state_root, contract, proof).storage_root
+                proofs = [[hex_bytes(node) for node in entry["proof"]] for entry in answer["storageProof"]]
+                return [slot_from_proof(storage_root, *one) for one in zip(part, proofs, strict=True)]
+
+            values += await self._pool.ask_checked("eth_getProof", parameters, check)
         return values
 
     async def _block(self, height: int) -> FinalBlock:

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from gateway.book import Book, Item
 from gateway.calls import ELECTIONS_ABI
-from gateway.chain import Chain, Election, Tally
+from gateway.chain import Chain, Tally
 from gateway.config import ElectionsConfig
+from gateway.definitions import Election
 from gateway.nullifier import ElectionKey, election_key
 from gateway.records import Call
 from gateway.state import VerifiedState
@@ -21,7 +23,9 @@ log = logging.getLogger(__name__)
 
 KEYS_KEPT = 1024
 ELECTIONS_KEPT = 10_000
-FRESH_S = 2.0  # a definition may be this old: it only saves the chain the refusal
+FRESH_S = 2.0  # an older definition is read again, and serves meanwhile
+STALE_S = 5.0  # a still older one serves only where the new one does not come in time
+READ_S = 0.5
 DELIVERY_GRACE_S = 3_600
 CREATE_WAIT_S = 10.0
 KINDS = {"open": 1, "sealed": 2, "both": 3}
@@ -68,12 +72,13 @@ class Elections:
         return key
 
     async def get(self, id_: int, *, fresh: bool = False) -> Election | None:
-        """The election, at most FRESH_S old, older when no validator answers; None where there is none.
+        """The election, at most STALE_S old, older when no validator answers; None where there is none.
 
+        A gateway that takes a ballot says by it that the election was open: an old definition may not.
         Raises NoValidator when it was never seen and nobody answers.
         """
         known = self._state.elections.get(id_)
-        age_s = asyncio.get_running_loop().time() - self._read_at.get(id_, -FRESH_S)
+        age_s = asyncio.get_running_loop().time() - self._read_at.get(id_, -math.inf)
         if known is not None and age_s < FRESH_S and not fresh:
             return known
         reading = self._reading.get(id_)
@@ -81,7 +86,9 @@ class Elections:
             reading = self._reading[id_] = asyncio.create_task(self._read(id_))
             reading.add_done_callback(lambda _: self._reading.pop(id_, None))
         if known is not None and not fresh:
-            return known  # what is on its way serves the next one
+            if age_s > STALE_S:
+                await asyncio.wait((reading,), timeout=READ_S)
+            return self._state.elections[id_]  # what is still on its way serves the next one
         try:
             return await asyncio.shield(reading)
         except NoValidator:
@@ -89,9 +96,13 @@ class Elections:
                 raise
             return known
 
+    async def page(self, first: int, limit: int) -> tuple[int, list[Election]]:
+        """How many elections there are, and those at these places in the order of creation. Raises NoValidator."""
+        return await self._chain.election_page(first, limit, self._state.elections)
+
     async def _read(self, id_: int) -> Election | None:
         try:
-            election = await self._chain.election(id_)
+            election = await self._chain.election(id_, self._state.elections.get(id_))
         except NoValidator:
             if id_ in self._state.elections:
                 return self._state.elections[id_]

@@ -10,7 +10,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from gateway.chain import Election, Tally
+from gateway.chain import Tally
+from gateway.definitions import Election
 from gateway.disk import sync_folder
 from gateway.sets import ValidatorSets
 from gateway.verify import Head, check_validators
@@ -84,7 +85,7 @@ class VerifiedState:
             "genesisHash": self._domain.genesis_hash.hex(),
             "header": header.encoded.hex(),
             "sets": [[height, [one.hex() for one in validators]] for height, validators in sets],
-            "elections": [_plain(election) for election in elections],
+            "definitions": [_plain(election) for election in elections],
             "tallies": {str(id_): _plain(tally) for id_, tally in tallies.items()},
         }
         fresh = self._path.with_suffix(".new")
@@ -118,7 +119,7 @@ def load_state(path: Path, domain: Domain, genesis: Genesis, overrides: tuple[Ov
             head = Head(decode_header(bytes.fromhex(document["header"])), sets.latest)
             if override_after(head.header, overrides) is None:  # which may name others than the head does
                 check_validators(head.header, head.validators)
-            elections = {item["id"]: _election(item) for item in document["elections"]}
+            elections = {item["id"]: _election(item) for item in document["definitions"]}
             tallies = {int(id_): _tally(item) for id_, item in document["tallies"].items()}
         except (ValueError, KeyError, TypeError, PeerError) as error:
             log.warning("%s cannot be used (%s); verifying from block 0", path, error)

@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.jsonrpc import Request, RpcClient, RpcError, RpcFailure, hex_bytes, hex_int
 from node.chain.domain import Domain
+from node.chain.errors import PeerError
 from node.consensus.quorum import quorum
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LAG_HEIGHTS_MAX = 5  # behind by more is degraded
 SLOW_MS = 1_000.0
@@ -118,10 +121,11 @@ class Pool:
         return max((validator.height for validator in reachable if validator.faults == least), default=-1)
 
     def ordered(self) -> list[Validator]:
-        """Whom to ask first: healthy before degraded before unreachable, then the least busy, then the quickest."""
+        """Whom to ask first: healthy before degraded before unreachable, those with few faults, the least busy ones."""
         rank = {ValidatorStatus.HEALTHY: 0, ValidatorStatus.DEGRADED: 1, ValidatorStatus.UNREACHABLE: 2}
         return sorted(
-            self.validators, key=lambda one: (rank[one.status], one.busy, -one.height // 4, one.latency_ms or 0.0)
+            self.validators,
+            key=lambda one: (rank[one.status], one.faults, one.busy, -one.height // 4, one.latency_ms or 0.0),
         )
 
     async def changed(self) -> None:
@@ -177,14 +181,36 @@ class Pool:
             raise refusal
         raise NoValidator("no validator answers: " + "; ".join(faults))
 
-    async def ask_quorum(self, method: str, parameters: Sequence[object]) -> list[Any]:
-        """The answers of at least a quorum, refusals as RpcError. Raises NoValidator when fewer answer."""
+    async def ask_checked(self, method: str, parameters: Sequence[object], check: Callable[[Any], T]) -> T:
+        """What `check` makes of the first answer that it takes: it raises for one that proves nothing.
+
+        Raises NoValidator when there is no such answer.
+        """
+        faults = []
+        for validator in self.ordered():
+            if not validator.reachable and validator.probed and self.reachable_count():
+                continue
+            try:
+                return check(await self.call(validator, method, parameters))
+            except (RpcFailure, RpcError, PeerError, KeyError, TypeError, ValueError) as error:
+                faults.append(f"{validator.node.node_id}: {error}")
+        raise NoValidator(f"no validator proves an answer to {method}: " + "; ".join(faults))
+
+    async def ask_all(self, method: str, parameters: Sequence[object]) -> list[Any]:
+        """The answers of all that answer, refusals as RpcError. Raises NoValidator when nobody does."""
         calls = (self.call(validator, method, parameters) for validator in self.validators)
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException) and not isinstance(answer, (RpcFailure, RpcError)):
                 raise answer
         given = [answer for answer in answers if not isinstance(answer, RpcFailure)]
+        if not given:
+            raise NoValidator("no validator answers: " + "; ".join(map(str, answers)))
+        return given
+
+    async def ask_quorum(self, method: str, parameters: Sequence[object]) -> list[Any]:
+        """The answers of at least a quorum, refusals as RpcError. Raises NoValidator when fewer answer."""
+        given = await self.ask_all(method, parameters)
         needed = quorum(self.set_size)
         if len(given) < needed:
             raise NoValidator(

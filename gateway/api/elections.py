@@ -9,7 +9,8 @@ from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, number_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import Item
-from gateway.chain import Election
+from gateway.casting import key_mismatch
+from gateway.definitions import Election
 from gateway.elections import KINDS, state_name
 from gateway.models import ElectionBody, show_election_id
 from gateway.problems import Problem, refusal
@@ -79,12 +80,23 @@ async def create(request: web.Request) -> web.Response:
 async def _existing(gateway: Gateway, body: ElectionBody) -> web.Response:
     """The same election again is the same election; another one under its id is a conflict."""
     election = await gateway.elections.get(body.election_id, fresh=True)
-    wanted = (body.title, tuple(body.options), KINDS[body.kinds], body.closes_at or 0, body.delivery_grace_s)
-    if election is not None:
-        found = (election.title, election.options, election.kinds, election.closes_at, election.delivery_grace_s)
-        if found == wanted:
-            return answer({"status": "confirmed", **view(election)})
+    if election is not None and _is_wanted(election, body):
+        if not gateway.elections.key_fits(election):
+            raise key_mismatch()
+        return answer({"status": "confirmed", **view(election)})
     raise Problem(409, "election-exists", f"There is another election with the id {body.election_id}.")
+
+
+def _is_wanted(election: Election, body: ElectionBody) -> bool:
+    """Whether the election is the one that a request describes. An early closing makes it no other one."""
+    wanted = (body.title, tuple(body.options), KINDS[body.kinds], body.opens_at or 0, body.delivery_grace_s)
+    found = (election.title, election.options, election.kinds, election.opens_at, election.delivery_grace_s)
+    registrars = {bytes.fromhex(address[2:]) for address in body.registrars}
+    if found != wanted or set(election.registrars) != registrars:
+        return False
+    closes_at = body.closes_at or 0
+    has_ended = election.state not in (ElectionState.SCHEDULED, ElectionState.OPEN)
+    return election.closes_at == closes_at or (has_ended and (closes_at == 0 or election.closes_at < closes_at))
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -94,7 +106,7 @@ async def listing(request: web.Request) -> web.Response:
     if not _CURSOR.fullmatch(cursor):
         raise Problem(422, "not-valid", "cursor is what `next_cursor` of a page said.")
     first = int(cursor)
-    total, found = await request.app[GATEWAY].chain.election_page(first, limit)
+    total, found = await request.app[GATEWAY].elections.page(first, limit)
     behind = first + limit
     page = {"elections": [view(election) for election in found], "total": total}
     return answer(page | {"next_cursor": str(behind) if behind < total else None})

@@ -118,7 +118,7 @@ async def verify_transaction(request: web.Request) -> web.Response:
     if not _HASH.fullmatch(text):
         raise Problem(422, "not-valid", "A transaction's id is its hash: 64 hex digits, with or without 0x.")
     transaction_hash = bytes.fromhex(text.removeprefix("0x"))
-    located = await gateway.chain.located(transaction_hash, sure=True)
+    located = await gateway.chain.located(transaction_hash)
     if located is None:
         return answer(_not_final(gateway, transaction_hash))
     block, position = located

@@ -121,7 +121,7 @@ async def transaction_status(request: web.Request) -> web.Response:
 async def _of_hash(gateway: Gateway, election: int, shown: dict[str, Any]) -> dict[str, Any] | None:
     """The state of a chain transaction that casts ballots of this election; None where a quorum knows no such one."""
     transaction_hash = bytes.fromhex(shown["transaction_id"][2:])
-    located = await gateway.chain.located(transaction_hash, sure=True)
+    located = await gateway.chain.located(transaction_hash)
     if located is None:
         return None
     block, position = located

@@ -7,8 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from eth_abi.abi import encode
 
+from gateway import elections
 from tests.gateway.gateway_network import Network, until
+from tests.rpc.rpc_harness import ABIS, ADDRESSES, GATEWAY_KEY
 
 
 @pytest.fixture
@@ -18,6 +21,10 @@ async def network(tmp_path: Path) -> AsyncIterator[Network]:
         await one.start()
         yield one
         await one.stop()
+
+
+DEFINITION = ["string", "string[]", "uint8", "uint64", "uint64", "uint32", "uint8", "address", "address[]", "bytes32"]
+BALLOT = "(uint256,bytes32,bytes32,uint8,bytes,uint64)"
 
 
 def boaster(ahead: int) -> Any:
@@ -55,3 +62,87 @@ async def test_a_liar_is_followed_when_nobody_else_is_alive(network: Network) ->
         for _ in range(2):  # the first one may answer a question that is under way
             network.node.mine()
             await until(lambda: gateway.follower.head.header == network.node.chain.head, "the head moves on")
+
+
+def forging(*methods: str) -> Any:
+    """Answers these methods with the last byte of all data changed."""
+
+    def forge(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("0x") and len(value) > 66:
+            return value[:-1] + ("1" if value[-1] != "1" else "2")
+        if isinstance(value, dict):
+            return {name: forge(part) for name, part in value.items()}
+        return [forge(part) for part in value] if isinstance(value, list) else value
+
+    return lambda method, result: forge(result) if method in methods else result
+
+
+async def test_one_who_forges_proofs_is_passed_over(network: Network) -> None:
+    network.fronts[0].tamper = forging("eth_getProof")
+    async with network.gateway() as (gateway, api):
+        for one in gateway.pool.validators[1:]:
+            one.latency_ms = 1e6  # it is asked first
+        assert (await api.vote("ann", 1, wait=20)).status_code == 200
+        result = (await api.get("/api/votes/results", election_id=1)).json()
+        assert (result["total"], result["stale"], result["verified"]) == (1, False, True)
+
+
+async def test_nobody_makes_up_what_an_election_is(network: Network) -> None:
+    """Names, kinds, closing and the key's check value are proven: a liar could swap two candidates otherwise."""
+    definition = ["Lunch", ("bread", "soup"), 3, 0, 1, 0, 4, bytes(20), (), bytes(32)]
+
+    def lie(method: str, result: Any) -> Any:
+        if method != "eth_call" or len(result) < 700:  # the only long answer here is a definition
+            return result
+        return "0x" + encode(DEFINITION, definition).hex()
+
+    for front in network.fronts:
+        front.tamper = lie
+    async with network.gateway() as (_, api):
+        made = {"election_id": 1, "title": "Lunch", "options": ["soup", "bread"]}
+        assert (await api.post("/api/elections", made, Prefer="wait=20")).json()["state"] == "open"
+        assert (await api.vote("ann", "bread", wait=20)).status_code == 200
+        shown = (await api.get("/api/elections/1")).json()
+        assert (shown["options"], shown["state"]) == (["soup", "bread"], "open")
+        result = (await api.get("/api/votes/results", election_id=1)).json()
+        assert [(one["name"], one["count"]) for one in result["results"]] == [("soup", 0), ("bread", 1)]
+        unknown = await api.vote("ann", election_id=7, wait=0.1)
+        assert unknown.status_code in (202, 200), "it is made, for nobody can deny one into being"
+
+
+async def test_one_who_names_another_block_is_no_witness(network: Network) -> None:
+    async with network.gateway() as (gateway, api):
+        record = (await api.vote("ann", transaction_id="ann's", wait=20)).json()
+        assert record["status"] == "confirmed"
+        stored = (0, bytes(32), bytes(32), 0, b"\x00", 1)
+
+        def lie(method: str, result: Any) -> Any:
+            if method == "eth_call":
+                return "0x" + encode(["bool", BALLOT], [True, stored]).hex()
+            return result | {"blockNumber": "0x1"} if method == "eth_getTransactionReceipt" and result else result
+
+        network.fronts[0].tamper = lie
+        query = {"election_id": 1, "transaction_id": "nobody's"}
+        assert (await api.get("/api/votes/transaction-status", **query)).json()["status"] == "unknown"
+        by_hash = await api.get(
+            "/api/votes/transaction-status", election_id=1, transaction_id=record["transaction_hash"]
+        )
+        assert by_hash.json()["block_hash"] == record["block_hash"]
+        network.fronts[1].tamper = lie
+        query["transaction_id"] = "nobody's"
+        assert (await api.get("/api/votes/transaction-status", **query)).status_code == 503, "one witness is no quorum"
+        gateway.book.remove(gateway.book.by_transaction(bytes.fromhex(record["transaction_hash"][2:]))[0])
+        found = await api.get("/api/votes/transaction-status", election_id=1, transaction_id="ann's")
+        assert found.json()["status"] == "confirmed", "who can show it is enough"
+
+
+async def test_an_old_definition_does_not_keep_an_election_open(network: Network) -> None:
+    """Who takes a ballot attests that it came in time; another gateway may have closed the election since."""
+    async with network.gateway() as (gateway, api):
+        assert (await api.vote("ann", wait=20)).status_code == 200
+        close = network.node.sign(GATEWAY_KEY, ADDRESSES["Elections"], ABIS["Elections"].encode_call("close", 1))
+        network.node.include(close)
+        await until(lambda: gateway.follower.head.header == network.node.chain.head, "the closing is seen")
+        gateway.elections._read_at[1] -= elections.STALE_S
+        late = await api.vote("late", wait=20)
+        assert (late.status_code, late.json()["code"]) == (409, "election-not-open")

@@ -289,14 +289,9 @@ def definition(state: Slots, id_: int) -> Definition | None:
 
 
 def definition_slots(id_: int) -> list[int]:
-    """The slots that `definition` reads of every election, and those of its lists and texts begin with."""
+    """The slots that `definition` reads of every election; the first two are all that `read_election` reads."""
     base = mapping_slot(id_, ELECTIONS_SLOT)
     return [base + offset for offset in (_SCHEDULE, _ORIGIN, _KEY_CHECK, _TITLE, _OPTIONS, _REGISTRARS)]
-
-
-def schedule_slot(id_: int) -> int:
-    """The one slot of a definition that closing and cancelling change."""
-    return mapping_slot(id_, ELECTIONS_SLOT) + _SCHEDULE
 
 
 def _changeable(call: Call, id_: int, states: tuple[ElectionState, ...]) -> Election:
