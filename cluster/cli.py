@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import checks, gateway_verbs, key_verbs
+from cluster import checks, gateway_verbs, key_verbs, offline_verbs
 from cluster.bench import verbs as bench_verbs
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
@@ -184,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     key_verbs.add_verbs(verbs)
     checks.add_verbs(verbs)
     gateway_verbs.add_verbs(verbs)
+    offline_verbs.add_verbs(verbs)
     bench_verbs.add_verbs(verbs)
     return parser
 
@@ -219,6 +220,7 @@ _PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
     "gateway": _run_gateway,
     **checks.HANDLERS,
     **gateway_verbs.HANDLERS,
+    **offline_verbs.HANDLERS,
     **bench_verbs.HANDLERS,
 }
 

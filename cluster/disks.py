@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.history import Ballot, Disk
+from cluster.records import read_cast
 from merkle import log
 from node.chain.block import Block, Header
 from node.chain.contracts import ballots, flatlog
 from node.chain.contracts.addresses import ELECTIONS
-from node.chain.contracts.elections import ABI, log_slots, read_election
+from node.chain.contracts.elections import log_slots, read_election
 from node.chain.errors import LedgerError, PeerError
 from node.chain.genesis import Genesis, build_genesis, domain_of
 from node.chain.receipt import Receipt
@@ -17,8 +18,6 @@ from node.consensus.certificate import verify_certificate
 from node.leveldb import DatabaseError, LevelDB
 from node.store import Store
 
-_CAST = ABI.functions["cast"].id
-_CAST_BATCH = ABI.functions["castBatch"].id
 _FAULTS_MAX = 20
 
 
@@ -98,36 +97,19 @@ def _take_ballots(reading: _Reading, block: Block, receipts: tuple[Receipt, ...]
     for index, (transaction, receipt) in enumerate(zip(block.transactions, receipts, strict=True)):
         if reading.store.locate(transaction.hash) != (block.number, index):
             reading.fault(f"transaction 0x{transaction.hash.hex()} of block {block.number} is not found by its hash")
-        if transaction.to != ELECTIONS or not receipt.succeeded:
+        try:
+            cast = read_cast(transaction, receipt)
+        except LedgerError as error:
+            reading.fault(f"block {block.number}: {error}")
             continue
-        data = transaction.data
-        if data[:4] not in (_CAST, _CAST_BATCH) or int.from_bytes(data[4:36], "big") != reading.election:
+        if cast is None or cast.election != reading.election:
             continue
-        records = _records(data)
-        decoded = ABI.decode_event(receipt.event_logs[0]) if receipt.event_logs else None
-        if decoded is None or decoded[0] != "BallotsCast" or len(decoded[1][3]) != len(records):
-            reading.fault(f"block {block.number}: a cast without a fitting BallotsCast event")
-            continue
-        _, first, count, outcomes = decoded[1]
-        accepted = [record for record, outcome in zip(records, outcomes, strict=True) if outcome == 0]
-        if (first, count) != (len(reading.ballots), len(accepted)):
-            reading.fault(f"block {block.number}: {count} ballots from index {first}, expected {len(reading.ballots)}")
-        for nullifier, record_id, content in accepted:
-            reading.ballots.append(Ballot(nullifier, record_id, content, block.number, transaction.hash))
-
-
-def _records(data: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    """Nullifier, record id and content of each record in the calldata of `cast` or `castBatch`."""
-    if data[:4] == _CAST:
-        begin, end = ABI.tail_bytes(data, 5)
-        return [(data[36:68], data[68:100], data[begin:end])]
-    begin, end = ABI.tail_bytes(data, 2)
-    packed = data[begin:end]
-    head = ballots.RECORD_HEAD_BYTES
-    return [
-        (packed[start : start + 32], packed[start + 32 : start + 64], packed[start + head : stop])
-        for start, stop in ballots.unpack_records(packed)
-    ]
+        if cast.first_index != len(reading.ballots):
+            reading.fault(f"block {block.number}: ballots from {cast.first_index}, expected {len(reading.ballots)}")
+        for record, outcome in zip(cast.records, cast.outcomes, strict=True):
+            if outcome is ballots.Outcome.ACCEPTED:
+                found = Ballot(record.nullifier, record.record_id, record.content, block.number, transaction.hash)
+                reading.ballots.append(found)
 
 
 def _check_log(reading: _Reading, head: Header) -> tuple[int, ...]:

@@ -17,6 +17,10 @@ CACHE_BYTES = 32 << 20
 BLOOM_BITS_PER_KEY = 10
 
 
+DAMAGE: type[Exception] = plyvel.Error
+"""What reading raises where a checksum does not fit, or the disk fails."""
+
+
 class DatabaseError(RuntimeError):
     """The database cannot be opened or written; the message says what to do."""
 
@@ -44,9 +48,9 @@ class LevelDB:
         value: bytes | None = self._db.get(key, verify_checksums=True)
         return value
 
-    def write(self, puts: Mapping[bytes, bytes]) -> None:
-        """Write all of `puts` in one batch that is synced to disk before this returns."""
-        with self._db.write_batch(sync=True, transaction=True) as batch:  # else an error halfway would write the half
+    def write(self, puts: Mapping[bytes, bytes], *, synced: bool = True) -> None:
+        """Write all of `puts` in one batch, synced to disk before this returns; only scratch need not be synced."""
+        with self._db.write_batch(sync=synced, transaction=True) as batch:  # else an error halfway would write the half
             put = batch.put
             for key, value in puts.items():
                 put(key, value)
