@@ -19,7 +19,7 @@ def create(path: Path, domain: Domain, address: bytes, *, lost: bool = False) ->
 
     Raises FileExistsError rather than replace one.
     """
-    _write(path, create_records(domain, address, lost=lost), os.O_EXCL)
+    _write(path, create_records(domain, address, lost=lost, mark=os.urandom(4)), os.O_EXCL)
     _sync_folder(path)
 
 

@@ -84,6 +84,11 @@ class Agreement:
             return "prepared"
         return "waiting" if self._now.proposal is None else "proposed"
 
+    def knows(self, statement: Statement, signer: bytes) -> bool:
+        """Whether this statement has arrived, and counts."""
+        signed = self._pool.get(statement.kind, statement.round, signer)
+        return signed is not None and signed.statement == statement
+
     # --- what arrives ---------------------------------------------------------------------------------------------
 
     def resume(self, out: Outbox) -> None:
@@ -289,16 +294,17 @@ class Agreement:
         """A quorum of PREPAREs for the proposal: it is prepared, so COMMIT (Algorithm 2; EEA: UponPrepare).
 
         The block and its PREPAREs are noted in the guard with the COMMIT, before it is signed; it is counted when it
-        comes back signed.
+        comes back signed. A quorum vouches for the block now: one refused as fresh, perhaps because this node's clock
+        is slow, is asked for again.
         """
         if self._now.proposal is None or self._now.block is None or not self.signing:
             return False
         if self.prepared is not None and self.prepared.round >= self.round:
             return False
-        if not self._blocks.is_valid(self._now.block, out, fresh=self._now.fresh):
-            return False
         prepares = self._pool.matching(Kind.PREPARE, self.round, self._now.block.hash)
         if len(prepares) < self.committee.quorum:
+            return False
+        if not self._blocks.is_valid(self._now.block, out, fresh=False):
             return False
         prepared = Prepared(self.round, self._now.block, prepares)
         commit = Statement(Kind.COMMIT, self.height, self.round, self._now.block.hash)

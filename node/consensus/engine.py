@@ -2,6 +2,7 @@
 
 from node.chain import signing
 from node.chain.domain import Domain
+from node.chain.genesis import validators_hash
 from node.consensus.agreement import Agreement
 from node.consensus.events import (
     Built,
@@ -22,7 +23,7 @@ from node.consensus.events import (
 from node.consensus.future import FutureMessages
 from node.consensus.guard import GuardState
 from node.consensus.justification import Committee
-from node.consensus.messages import InvalidMessage, Kind, Message, Recover
+from node.consensus.messages import InvalidMessage, Kind, Message, Recover, Statement
 from node.consensus.outbox import Outbox
 from node.consensus.peers import Peers
 from node.consensus.signer import Signer
@@ -82,6 +83,10 @@ class Engine:
         self._agreement.advance(now_ms, out)
         guard = self._signer.guard
         return out.ready(guard.flush() if guard is not None else ())
+
+    def knows(self, statement: Statement, signer: bytes) -> bool:
+        """Whether this statement of the present height has arrived, and counts."""
+        return self._agreement.knows(statement, signer)
 
     def deadline_ms(self) -> int | None:
         """When to `step(Tick())`, if nothing happens before."""
@@ -216,17 +221,25 @@ class Engine:
             guard.note_override(override.height + 1, override.digest)
 
     def _recover_guard(self) -> None:
-        """A lost guard: sign again above M + 2, where M is the highest head that a quorum of the others reports.
+        """A lost guard: sign again above h + 2, where h is the own head, not below any that a quorum of the others has.
 
-        What was signed before the loss was at most at M + 2: its parent had a certificate, so some correct validator
+        What was signed before the loss was at most at h + 2: its parent had a certificate, so some correct validator
         of any quorum had signed the parent's COMMIT, and its head was at most one below the parent. This node must
-        have come to M itself, so that it knows who the validators are. Where the others are no quorum, only an
+        have come as far itself, so that it knows who the validators are. Where the others are no quorum, only an
         operator's command (a floor noted in the guard's file) resumes.
+
+        All this holds for one set of validators. Where a block up to the floor names another, those who were asked may
+        have been left behind long ago, and the new ones are asked.
         """
-        guard = self._signer.guard
-        if guard is None or not guard.lost or guard.address not in self._head.validators:
+        guard, head = self._signer.guard, self._head
+        if guard is None:
             return
-        others = [each for each in self._head.validators if each != guard.address]
+        asked = validators_hash(head.validators)
+        if guard.asked not in (None, asked) and not guard.lost and head.header.number < guard.floor:
+            guard.note_lost()
+        if not guard.lost or guard.address not in head.validators:
+            return
+        others = [each for each in head.validators if each != guard.address]
         highest = self._peers.quorum_head(others, self._agreement.committee.quorum)
-        if highest is not None and self._head.header.number >= highest:
-            guard.note_floor(highest + 2)
+        if highest is not None and head.header.number >= highest:
+            guard.note_floor(head.header.number + 2, asked)

@@ -13,7 +13,7 @@ from node.consensus.codec import pack_signed, pack_statement, unpack_bytes, unpa
 from node.consensus.messages import Kind, SignedStatement, Statement
 
 MAGIC = b"PSG1"
-_HEADER_BYTES = 12  # magic (4) ‖ payload length (u32) ‖ CRC-32 of the payload (u32), big-endian
+_HEADER_BYTES = 12  # magic or mark (4) ‖ payload length (u32) ‖ CRC-32 of the payload (u32), big-endian
 
 # Entries of a record. All that one step of the engine notes is one record, and each is synced before the next is
 # written: so a damaged record that another follows was whole once, which is corruption; a damaged one at the end was
@@ -53,7 +53,9 @@ class GuardState:
 
     `signed` holds the statement of the highest round of each kind. `prepared` is the block prepared last, and
     `carried` the one that the highest ROUND-CHANGE carries. `lost`: promises may have been made that are not known
-    here, and nothing is signed. `floor`: nothing is signed at or below this height. `overridden`: the newest override.
+    here, and nothing is signed. `floor`: nothing is signed at or below this height; `asked`: the hash of the set of
+    validators who were asked for it, or None for an operator's. `overridden`: the newest override. `mark` begins every
+    record but the first: random, so that no transaction can be made that looks like a record inside a torn one.
     """
 
     domain: Domain
@@ -64,8 +66,10 @@ class GuardState:
     carried: Prepared | None = None
     lost: bool = False
     floor: int = 0
+    asked: bytes | None = None
     overridden: Overridden | None = None
     sequence: int = 0
+    mark: bytes = MAGIC
     _pending: list[list[object]] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -128,9 +132,9 @@ class GuardState:
         """Note that promises may have been made that are not known here."""
         self._note([_LOST])
 
-    def note_floor(self, height: int) -> None:
+    def note_floor(self, height: int, asked: bytes | None = None) -> None:
         """Note that from now on, nothing is signed at or below `height`, and that this makes up for what was lost."""
-        self._note([_FLOOR, max(height, self.floor)])
+        self._note(_pack_floor(max(height, self.floor), asked))
 
     def note_override(self, height: int, digest: bytes) -> None:
         """Note, once, that an override names who decides `height`, which this guard has signed nothing above.
@@ -150,7 +154,7 @@ class GuardState:
         if not self._pending:
             return ()
         self.sequence += 1
-        record = _frame(self.sequence, self._pending)
+        record = _frame(self.mark, self.sequence, self._pending)
         self._pending = []
         return (record,)
 
@@ -164,14 +168,14 @@ class GuardState:
         ranked.extend((round_, _RANK_PREPARED, _pack_prepared(self.height, held)) for round_, held in prepared.items())
         ranked.sort(key=lambda item: item[:2])
         entries: list[list[object]] = [
-            _pack_bind(self.domain, self.address),
+            _pack_bind(self.domain, self.address, self.mark),
             *([[_OVERRIDE, over.height, over.first_round, over.digest]] if (over := self.overridden) else []),
             *(entry for _, _, entry in ranked),
-            [_FLOOR, self.floor],
+            _pack_floor(self.floor, self.asked),
         ]
         if self.lost:
             entries.append([_LOST])
-        return _frame(self.sequence, entries)
+        return _frame(MAGIC, self.sequence, entries)
 
     def _note(self, entry: list[object], prepared: Prepared | None = None) -> None:
         self._apply(entry, prepared)
@@ -191,12 +195,17 @@ class GuardState:
             self.prepared = noted or Prepared(round_, unpack_block(block), tuple(map(unpack_signed, prepares)))
         elif entry[0] == _LOST and len(entry) == 1:
             self.lost = True
-        elif entry[0] == _FLOOR and len(entry) == 2 and type(entry[1]) is int and entry[1] >= self.floor:
-            self.lost, self.floor = False, entry[1]
+        elif entry[0] == _FLOOR and len(entry) in (2, 3):
+            self._apply_floor(*entry[1:])
         elif entry[0] == _OVERRIDE and len(entry) == 4:
             self._apply_override(*entry[1:])
         else:
             raise GuardCorrupt(f"unknown entry {entry[0]!r} of {len(entry)} parts")
+
+    def _apply_floor(self, height: object, asked: object = None) -> None:
+        if type(height) is not int or height < self.floor or not (asked is None or isinstance(asked, bytes)):
+            raise GuardCorrupt(f"a floor entry is [height, asked], and the height is not below {self.floor}")
+        self.lost, self.floor, self.asked = False, height, asked
 
     def _apply_override(self, height: object, first_round: object, digest: object) -> None:
         if type(height) is not int or type(first_round) is not int or not isinstance(digest, bytes):
@@ -227,12 +236,15 @@ class GuardState:
             self.signed.clear()
 
 
-def create_records(domain: Domain, address: bytes, *, lost: bool = False) -> bytes:
-    """A new guard file: of a validator that has never signed, or (`lost`) of one whose guard is gone."""
-    entries: list[list[object]] = [_pack_bind(domain, address)]
+def create_records(domain: Domain, address: bytes, *, lost: bool = False, mark: bytes = MAGIC) -> bytes:
+    """A new guard file: of a validator that has never signed, or (`lost`) of one whose guard is gone.
+
+    `mark`: four random bytes, which nobody else may know.
+    """
+    entries: list[list[object]] = [_pack_bind(domain, address, mark)]
     if lost:
         entries.append([_LOST])
-    return _frame(0, entries)
+    return _frame(MAGIC, 0, entries)
 
 
 def replay(data: bytes, domain: Domain, address: bytes) -> tuple[GuardState, int]:
@@ -243,9 +255,9 @@ def replay(data: bytes, domain: Domain, address: bytes) -> tuple[GuardState, int
     state = GuardState(domain, address)
     position = 0
     while position < len(data):
-        payload = _payload_at(data, position)
+        payload = _payload_at(data, position, state.mark if position else MAGIC)
         if payload is None:
-            if position == 0 or _record_after(data, position, state.sequence):
+            if position == 0 or _record_after(data, position, state):
                 raise GuardCorrupt(f"the guard is damaged at byte {position}, which is not its end")
             break
         try:
@@ -261,11 +273,13 @@ def replay(data: bytes, domain: Domain, address: bytes) -> tuple[GuardState, int
 def _replay_record(state: GuardState, payload: bytes, *, first: bool) -> None:
     sequence, entries = _unpack_payload(payload)
     if first:
-        if not entries or entries[0] != _pack_bind(state.domain, state.address):
+        mark = _mark_of(entries)
+        if mark is None or entries[0] != _pack_bind(state.domain, state.address, mark):
             raise GuardCorrupt(
                 f"expected the guard of 0x{state.address.hex()} on chain {state.domain.chain_id} with genesis "
                 f"0x{state.domain.genesis_hash.hex()}, found {_describe_bind(entries)}"
             )
+        state.mark = mark
         entries = entries[1:]
     elif sequence != state.sequence + 1:
         raise GuardCorrupt(f"record {sequence} follows record {state.sequence}")
@@ -284,23 +298,32 @@ def _unpack_payload(payload: bytes) -> tuple[int, list[list[object]]]:
     return sequence, entries
 
 
+def _mark_of(entries: list[list[object]]) -> bytes | None:
+    """The mark that a file's first entry names; one of version 1 has none, and its records begin like the first."""
+    bind = entries[0] if entries else []
+    if len(bind) == 5:
+        return MAGIC
+    mark = bind[5] if len(bind) == 6 else None
+    return mark if isinstance(mark, bytes) and len(mark) == len(MAGIC) else None
+
+
 def _describe_bind(entries: list[list[object]]) -> str:
-    if entries and len(entries[0]) == 5 and entries[0][0] == _BIND:
-        _, _, chain_id, genesis_hash, address = entries[0]
+    if entries and len(entries[0]) in (5, 6) and entries[0][0] == _BIND:
+        _, _, chain_id, genesis_hash, address = entries[0][:5]
         if isinstance(genesis_hash, bytes) and isinstance(address, bytes):
             return f"that of 0x{address.hex()} on chain {chain_id!r} with genesis 0x{genesis_hash.hex()}"
     return "no binding"
 
 
-def _frame(sequence: int, entries: list[list[object]]) -> bytes:
+def _frame(mark: bytes, sequence: int, entries: list[list[object]]) -> bytes:
     payload = bytes(msgpack.packb([sequence, entries], use_bin_type=True))
-    return MAGIC + len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
+    return mark + len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big") + payload
 
 
-def _payload_at(data: bytes, position: int) -> bytes | None:
+def _payload_at(data: bytes, position: int, mark: bytes) -> bytes | None:
     """The payload of a whole record that begins here, or None."""
     header = data[position : position + _HEADER_BYTES]
-    if len(header) < _HEADER_BYTES or header[:4] != MAGIC:
+    if len(header) < _HEADER_BYTES or header[:4] != mark:
         return None
     length = int.from_bytes(header[4:8], "big")
     end = position + _HEADER_BYTES + length
@@ -310,14 +333,14 @@ def _payload_at(data: bytes, position: int) -> bytes | None:
     return payload if zlib.crc32(payload) == int.from_bytes(header[8:], "big") else None
 
 
-def _record_after(data: bytes, position: int, sequence: int) -> bool:
+def _record_after(data: bytes, position: int, state: GuardState) -> bool:
     """Whether a whole, later record begins anywhere after `position`, which proves that what is there was synced."""
-    position = data.find(MAGIC, position + 1)
+    position = data.find(state.mark, position + 1)
     while position >= 0:
-        payload = _payload_at(data, position)
-        if payload is not None and _later(payload, sequence):
+        payload = _payload_at(data, position, state.mark)
+        if payload is not None and _later(payload, state.sequence):
             return True
-        position = data.find(MAGIC, position + 1)
+        position = data.find(state.mark, position + 1)
     return False
 
 
@@ -328,8 +351,13 @@ def _later(payload: bytes, sequence: int) -> bool:
         return False
 
 
-def _pack_bind(domain: Domain, address: bytes) -> list[object]:
-    return [_BIND, 1, domain.chain_id, domain.genesis_hash, address]
+def _pack_bind(domain: Domain, address: bytes, mark: bytes) -> list[object]:
+    version = [] if mark == MAGIC else [mark]
+    return [_BIND, 1 + len(version), domain.chain_id, domain.genesis_hash, address, *version]
+
+
+def _pack_floor(height: int, asked: bytes | None) -> list[object]:
+    return [_FLOOR, height] if asked is None else [_FLOOR, height, asked]
 
 
 def _pack_prepared(height: int, prepared: Prepared) -> list[object]:

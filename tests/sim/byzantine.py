@@ -32,6 +32,7 @@ from node.runtime import Peers
 from tests.sim.foundation import Foundation
 from tests.sim.network import SimNetwork
 from tests.sim.node import Process
+from tests.sim.override import CLINGS, QuorumLoss
 from tests.sim.scheduler import Scheduler
 
 REPLAY_US = 60_000
@@ -46,6 +47,8 @@ class Audience(Protocol):
     foundation: Foundation
     overheard: list[tuple[bytes, bytes]]
     round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]]
+    proposed: dict[bytes, Block]
+    quorum_loss: QuorumLoss
 
 
 class Liar:
@@ -62,6 +65,7 @@ class Liar:
         self._speak: Callable[[Message, bytes], None] = {
             "equivocate": self._equivocate,
             "bad justification": self._justify_badly,
+            CLINGS: self._cling,
         }.get(lie, self._say)
         self._is_bad_server = lie == "bad blocks"
         if lie == "replay":
@@ -138,6 +142,26 @@ class Liar:
             for round_ in (statement.round, statement.round + 1):
                 lie = self._random.choice((self._proposal_in_a_stolen_turn, self._unjustified, self._claim))
                 self._peers.broadcast(Kind.CONSENSUS, self._sign(*lie(statement.height, round_)))
+
+    def _cling(self, message: Message, payload: bytes) -> None:
+        """Claim as prepared what the lost were preparing: the votes of those who go on are a quorum of theirs, too."""
+        statement = message.statement
+        if statement.kind is not Step.ROUND_CHANGE:
+            return self._say(message, payload)
+        for block_hash, votes in self._world.quorum_loss.prepares.items():
+            block = self._world.proposed.get(block_hash)
+            rounds = {vote.statement.round for vote in votes.values()}
+            prepared = min(rounds)
+            if block is None or block.number != statement.height or prepared >= statement.round:
+                continue
+            own = Statement(Step.PREPARE, statement.height, prepared, block_hash)
+            votes = votes | {self._key.address: SignedStatement(own, self._key.sign(own.digest(self._domain)))}
+            going_on = self._process.ledger.next_validators
+            prepares = [votes[each] for each in going_on if each in votes and votes[each].statement == own]
+            claim = Statement(Step.ROUND_CHANGE, statement.height, statement.round, block_hash, prepared)
+            self._peers.broadcast(Kind.CONSENSUS, self._sign(claim, Attachments(block, (), tuple(prepares))))
+            return None
+        return self._say(message, payload)
 
     def _own_block(self, miner: bytes) -> Block:
         ledger = self._process.ledger

@@ -107,7 +107,7 @@ class Client:
 
     def _look(self, process: Process) -> None:
         """See what this node holds as final: acknowledge, and take back what has lost its nonce to another."""
-        next_nonce = process.ledger.state().nonce(self.key.address)
+        next_nonce = process.runtime.intake.state().nonce(self.key.address)
         for nonce, sent in list(self.in_flight.items()):
             if nonce >= next_nonce:
                 continue
@@ -129,7 +129,7 @@ class Client:
     def _send_owed(self, process: Process) -> None:
         if not self.owed or len(self.in_flight) >= IN_FLIGHT_MAX:
             return
-        nonce = process.ledger.state().nonce(self.key.address)
+        nonce = process.runtime.intake.state().nonce(self.key.address)
         while nonce in self.in_flight:
             nonce += 1
         if any(other > nonce for other in self.in_flight):

@@ -1,4 +1,7 @@
-"""A simulated disk: what is synced stays, and what was being written when the process died is there, torn or gone."""
+"""A simulated disk: what is synced stays, and what was being written when the process died is there, torn or gone.
+
+A process's end leaves what it wrote in the system's memory, where the next process reads it; power loss does not.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
@@ -47,14 +50,40 @@ class SimDatabase:
 
 
 class Platter:
-    """What a machine's disk holds, across the processes that use it. `guard` None: there is no guard file."""
+    """What a machine's disk holds, across the processes that use it. `guard` None: there is no guard file.
+
+    `guard` is the file as processes see it, of which the first `synced_bytes` survive a loss of power for certain.
+    """
 
     def __init__(self, database: SimDatabase, guard: bytes | None) -> None:
         self.database = database
         self.guard = guard
+        self.synced_bytes = len(guard or b"")
         self.guard_files = 0  # how often the guard was replaced by another file
         self.is_full = False
         self.fails_next = False  # the next sync fails, and what it should have synced is there in part
+
+    @property
+    def durable_guard(self) -> bytes:
+        """What is left of the guard at the least when power is lost."""
+        return (self.guard or b"")[: self.synced_bytes]
+
+    def replace_guard(self, guard: bytes | None) -> None:
+        """Put another file in its place, synced."""
+        self.guard = guard
+        self.guard_files += 1
+        self.sync()
+
+    def sync(self) -> None:
+        """All of the guard that was written is on the disk now."""
+        self.synced_bytes = len(self.guard or b"")
+
+    def lose_power(self, random: Random) -> None:
+        """What was written and not synced is gone, or torn."""
+        if self.guard is not None and len(self.guard) > self.synced_bytes:
+            kept = random.choice((self.synced_bytes, random.randint(self.synced_bytes, len(self.guard))))
+            self.guard = self.guard[:kept]
+            self.sync()
 
 
 Operation: TypeAlias = tuple[bytes, Mapping[bytes, bytes]]  # bytes for the guard, pairs for the database; one is empty
@@ -122,14 +151,14 @@ class SimDisk:
         self.platter.database.write(writes)
         if record:
             self.platter.guard = (self.platter.guard or b"") + record
+            self.platter.sync()
             self._compact()
         resume(None)
 
     def _compact(self) -> None:
         state = self._guard_state()
         if state is not None and len(self.platter.guard or b"") > GUARD_COMPACT_BYTES:
-            self.platter.guard = state.snapshot_records()
-            self.platter.guard_files += 1
+            self.platter.replace_guard(state.snapshot_records())
 
     def _leave_rest(self, operation: Operation) -> None:
         record, writes = operation

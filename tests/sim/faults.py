@@ -1,6 +1,6 @@
 """What goes wrong in one run: a plan drawn from the seed, in which every fault can be left out on its own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from node.consensus.quorum import quorum, tolerance
@@ -8,6 +8,8 @@ from tests.sim.network import Weather
 
 NODES_WEIGHTS = {1: 1, 2: 1, 3: 4, 4: 5, 5: 2, 6: 2, 7: 2}
 LIES = ("twin", "forgetful twin", "equivocate", "bad justification", "replay", "foreign", "bad blocks")
+NODES_MAX = 7
+CHANGES = ("set change", "quorum lost")
 HEAVY = ("wipe", "lose guard", "stale guard")  # at most n - quorum nodes at a time, until they are back
 
 
@@ -46,12 +48,22 @@ class Plan:
     rates: list[float] = field(default_factory=list)
     sync_us: list[int] = field(default_factory=list)
     ballots_max: int = 12
+    candidates: int = 0  # machines beyond `nodes` that follow as observers, and may be made validators
+    empty_candidates: bool = False  # they begin with an empty disk
+
+    @property
+    def machines(self) -> int:
+        """How many machines there are, without twins."""
+        return self.nodes + self.candidates
 
 
 def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Plan:
     """The plan of a seed. `nodes` and `twins` overrule what the seed would choose."""
-    random = Random(f"plan {seed}")
+    random, changes = Random(f"plan {seed}"), Random(f"changes {seed}")
     drawn = random.choices(list(NODES_WEIGHTS), list(NODES_WEIGHTS.values()))[0]
+    loses_quorum = changes.random() < 0.12
+    if loses_quorum and changes.random() < 0.4:
+        drawn = NODES_MAX  # the only size of which survivors that are no quorum can bear a liar
     count = nodes or (max(4, drawn) if twins else drawn)
     plan = Plan(seed, count, faulty_ms=random.choice((4_000, 8_000, 12_000, 20_000)))
     plan.weather = _weather(random, Random(f"steps {seed}"))
@@ -68,8 +80,30 @@ def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Pl
         if count == quorum(count) and kind in HEAVY:
             continue
         plan.faults.append(_fault(random, kind, plan))
+    _draw_changes(changes, plan, loses_quorum=loses_quorum)
     plan.faults.sort(key=lambda fault: fault.at_ms)
     return plan
+
+
+def _draw_changes(random: Random, plan: Plan, *, loses_quorum: bool) -> None:
+    """Votes on the set of validators in half of the runs, and in some a quorum that is lost for good."""
+    if random.random() < 0.5:
+        plan.candidates = random.randint(0, min(2, NODES_MAX - plan.nodes))
+        plan.empty_candidates = random.random() < 0.5
+        for _ in range(random.choice((1, 2, 4, 8))):
+            at_ms = random.randint(0, plan.faulty_ms)
+            plan.faults.append(Fault("set change", at_ms, (0,), amount=random.randint(1, 12)))
+        for _ in range(random.choice((0, 0, 1, 2)) if plan.candidates else 0):
+            kind = random.choice(("kill", "isolate", "pause", "crash at disk operation", "slow", "lose guard"))
+            fault = _fault(random, kind, plan)
+            plan.faults.append(replace(fault, nodes=(plan.nodes + random.randrange(plan.candidates),)))
+    if loses_quorum and plan.nodes >= 2:
+        at_ms = random.randint(0, plan.faulty_ms * 3 // 4)
+        plan.faults.append(Fault("quorum lost", at_ms, (0,), 50 + random.randint(0, 3_000), random.randint(1, 12)))
+    count = plan.candidates
+    plan.skews_s += [random.choice((0.0, random.uniform(-3, 3))) for _ in range(count)]
+    plan.rates += [random.choice((1.0, random.uniform(0.9, 1.1))) for _ in range(count)]
+    plan.sync_us += [random.choice((500, 2_000, 20_000)) for _ in range(count)]
 
 
 def _weather(random: Random, by_step: Random) -> Weather:

@@ -37,10 +37,10 @@ class Foundation:
 
 
 @cache
-def foundation(count: int) -> Foundation:
-    """A network of `count` validators, whose keys are in the order of their addresses."""
-    made = [SigningKey(keccak256(b"sim validator %d" % number)) for number in range(count)]
-    keys = tuple(sorted(made, key=lambda key: key.address))
+def foundation(count: int, candidates: int = 0) -> Foundation:
+    """A network of `count` validators, whose keys are in the order of their addresses; the candidates' come after."""
+    made = [SigningKey(keccak256(b"sim validator %d" % number)) for number in range(count + candidates)]
+    keys = tuple(sorted(made[:count], key=lambda key: key.address))
     genesis = Genesis(
         chain_id=CHAIN_ID,
         timestamp=WALL_START_S - 1_000,
@@ -61,4 +61,5 @@ def foundation(count: int) -> Foundation:
     genesis_header = ledger.header(0)
     assert genesis_header is not None
     assert executed.receipts[0].succeeded, "the election was created"
-    return Foundation(keys, genesis, ledger.domain, database.image(), [Block(genesis_header), executed.block])
+    first = [Block(genesis_header), executed.block]
+    return Foundation((*keys, *made[count:]), genesis, ledger.domain, database.image(), first)

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
-from node.consensus.quorum import quorum, tolerance
+from tests.sim.budget import Budget
 from tests.sim.client import Client
 from tests.sim.disk import SimDatabase
 from tests.sim.faults import Fault, Plan
+from tests.sim.governor import Governor
 from tests.sim.network import Link, SimNetwork
 from tests.sim.node import Machine
+from tests.sim.override import QuorumLoss
 from tests.sim.referee import Referee
 from tests.sim.scheduler import Scheduler
 
@@ -29,6 +31,9 @@ class Scene(Protocol):
     referee: Referee
     machines: list[Machine]
     clients: list[Client]
+    budget: Budget
+    governor: Governor
+    quorum_loss: QuorumLoss
 
 
 class Injector:
@@ -37,8 +42,6 @@ class Injector:
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
         self._undo: list[Callable[[], None]] = []
-        self._away: dict[int, int] = {}  # machine index → the height that it must reach to count as back
-        self._stale: set[int] = set()
         self._old_guards: dict[int, list[bytes]] = {}
         self._stopped = False
         self._deeds: dict[str, Callable[[Fault, Machine], None]] = {
@@ -60,6 +63,8 @@ class Injector:
             "lose guard": self._lose_guard,
             "stale guard": self._stale_guard,
             "client crash": self._client_crash,
+            "set change": self._change_set,
+            "quorum lost": self._lose_quorum,
         }
 
     def start(self) -> None:
@@ -137,6 +142,12 @@ class Injector:
     def _client_crash(self, fault: Fault, _machine: Machine) -> None:
         self._scene.clients[fault.amount % len(self._scene.clients)].crash()
 
+    def _change_set(self, _fault: Fault, _machine: Machine) -> None:
+        self._scene.governor.ask()
+
+    def _lose_quorum(self, fault: Fault, _machine: Machine) -> None:
+        self._scene.quorum_loss.await_moment(fault)
+
     # -- links ---------------------------------------------------------------------------------------------------
 
     def _partition(self, fault: Fault, _machine: Machine) -> None:
@@ -172,47 +183,25 @@ class Injector:
         machine.down_us = self._scene.random.randint(50_000, 2_000_000)
 
     def _wipe(self, fault: Fault, machine: Machine) -> None:
-        if self._may_go(machine):
+        if self._scene.budget.may_lose(machine):
             self._kill(fault, machine)
             machine.platter.database = SimDatabase()
 
     def _lose_guard(self, fault: Fault, machine: Machine) -> None:
-        if self._may_go(machine):
+        if self._scene.budget.may_lose(machine):
             self._kill(fault, machine)
-            machine.platter.guard = None
+            machine.platter.replace_guard(None)
             if fault.amount % 3 == 0:
                 machine.platter.database = SimDatabase()
 
     def _stale_guard(self, fault: Fault, machine: Machine) -> None:
         """An old copy of the guard is put back. Until it is noticed the node may do anything, so f bounds these."""
         scene, old = self._scene, self._old_guards.get(machine.index)
-        if not old or len(scene.plan.liars) + len(self._stale) >= tolerance(scene.plan.nodes):
-            return
-        if self._may_go(machine):
-            self._stale.add(machine.index)
+        if old and scene.budget.may_be_stale(machine):
+            scene.budget.stale.add(machine.index)
             scene.referee.faulty.add(machine.key.address)
             self._kill(fault, machine)
-            machine.platter.guard = scene.random.choice(old)
-
-    def _may_go(self, machine: Machine) -> bool:
-        """Whether one more node may lose what it knows; if so, it counts until it is back."""
-        scene = self._scene
-        for index, height in list(self._away.items()):
-            if self._is_back(scene.machines[index], height):
-                del self._away[index]
-        budget = scene.plan.nodes - quorum(scene.plan.nodes) - len(scene.plan.liars)
-        lost = {*self._away, *self._stale, machine.index}
-        if not machine.honest or machine.index in self._away or len(lost) > budget:
-            return False
-        self._away[machine.index] = scene.referee.height
-        return True
-
-    @staticmethod
-    def _is_back(machine: Machine, height: int) -> bool:
-        process = machine.process
-        if process is None or process.ledger.head.number < height:
-            return False
-        return process.runtime.engine.status().signs
+            machine.platter.replace_guard(scene.random.choice(old))
 
     def _snapshot(self) -> None:
         for machine in self._scene.machines:

@@ -51,7 +51,9 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     ),
     "a lost guard counts as a new one": (Change(f"{GUARD}:create_records", "if lost:", "if False:"),),
     "a guard that is lost signs on without a floor": (
-        Change(f"{ENGINE}._recover_guard", "guard.note_floor(highest + 2)", "guard.note_floor(0)"),
+        Change(
+            f"{ENGINE}._recover_guard", "guard.note_floor(head.header.number + 2, asked)", "guard.note_floor(0, asked)"
+        ),
     ),
     "a torn tail is refused": (
         Change(f"{GUARD}:replay", "if position == 0 or _record_after", "if True or _record_after"),
@@ -130,6 +132,55 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
             "node.chain.processing:run_transaction", "if transaction.nonce != nonce:", "if transaction.nonce > nonce:"
         ),
         Change("node.chain.mempool:_Sender.advance", "if nonce <= self.nonce:", "if True:"),
+    ),
+    "a change of the set is ignored": (
+        Change(
+            "node.ledger:Ledger.advance",
+            "self._choose_next(executed.next_validators)",
+            "self._choose_next(self.next_validators)",
+        ),
+    ),
+    "the set in force is not noted in the state": (
+        Change("node.chain.contracts.registry:begin_block", "validators.begin_block(block.state)", "pass"),
+    ),
+    "half of the validators decide a change": (
+        Change(
+            "node.chain.contracts.proposals:needed", "// 2 + 1", "// 2 + (len(members.next_validators(state)) == 1)"
+        ),
+    ),
+    "the removed may still vote": (
+        Change(
+            "node.chain.contracts.validators:_require_validator",
+            "if not members.is_validator(call.block.state, call.sender):",
+            "if False:",
+        ),
+        Change("node.chain.contracts.proposals:counts", "voter.member and", ""),
+    ),
+    "messages of heights to come are kept of validators alone": (
+        Change(
+            f"{ENGINE}._keep_future",
+            "if height <= self.height + self._policy.future_heights_max:",
+            "if sender in self._head.validators and height <= self.height + self._policy.future_heights_max:",
+        ),
+    ),
+    "nobody begins the rounds after an override": (
+        Change(
+            f"{AGREEMENT}.resume",
+            "if self.round > 0 and all(statement.round < self.round for statement in guard.signed.values()):",
+            "if False:",
+        ),
+    ),
+    "an override lets old claims bind": (
+        Change(f"{JUSTIFICATION}:check_block", "if override is not None and", "if False and"),
+    ),
+    "the guard keeps what an override gave up": (
+        Change(f"{ENGINE}._begin_override", "if guard is not None and override is not None:", "if False:"),
+    ),
+    "the guard is not synced when it is opened": (
+        Change("tests.sim.node:Process._open_guard", "    platter.sync()\n", ""),
+    ),
+    "a floor outlives the set that was asked for it": (
+        Change(f"{ENGINE}._recover_guard", "if guard.asked not in (None, asked)", "if False"),
     ),
     "acknowledged at the mempool": (
         Change(

@@ -16,7 +16,8 @@ from node.consensus.codec import decode_message
 from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardCorrupt, GuardState, create_records, replay
 from node.consensus.messages import Kind as Step
-from node.consensus.messages import Message, Recover, SignedStatement
+from node.consensus.messages import Message, Recover, Statement, authenticate
+from node.consensus.override import Override
 from node.inbox import WOKEN, Inbox, InboxFull
 from node.ledger import Ledger
 from node.p2p.events import PeerEvent, Received
@@ -33,7 +34,14 @@ from tests.sim.tasks import Resume, Suspension, Task
 GOSSIP_AFTER_US = 5_000
 CLOCK_DRIFT_MAX_S = 15
 SPINS_MAX = 2_000  # wakes in one simulated second; more is a node that never sleeps
+EARLY_FEW = 8  # so many statements of heights to come are kept of any sender
 LIMITS = MempoolLimits(transactions_max=500)
+
+
+def read_height(payload: bytes) -> int:
+    """The height in an encoded consensus message: [[step, height, …], …] in msgpack, and no simulated one is large."""
+    first = payload[3]
+    return first if first < 0x80 else payload[4] if first == 0xCC else int.from_bytes(payload[4:6], "big")
 
 
 class Surroundings(Protocol):
@@ -49,7 +57,7 @@ class Surroundings(Protocol):
 
     def wrap_peers(self, process: "Process", peers: Peers) -> Peers: ...
 
-    def overhear(self, payload: bytes, signer: bytes, signed: SignedStatement) -> None: ...
+    def overhear(self, payload: bytes, signer: bytes, message: Message) -> None: ...
 
     def died(self, machine: "Machine") -> None: ...
 
@@ -70,6 +78,8 @@ class Machine:
         self.policy = consensus.Policy()
         self.cost_us = 100  # of handling one event
         self.sync_us = 2_000  # of one sync, about
+        self.overrides: tuple[Override, ...] = ()
+        self.is_gone = False  # for good
         self.down_us = 500_000  # how long it takes until a process that has died is started again
         self.crash_in = 0  # at the how-manieth disk operation from now the process dies; 0: at none
         self.process: Process | None = None
@@ -77,7 +87,7 @@ class Machine:
 
     def start(self) -> None:
         """Boot a process from what the disk holds, unless one runs."""
-        if self.process is None:
+        if self.process is None and not self.is_gone:
             self.starts += 1
             self.process = Process(self)
             self.world.network.join(self.process)
@@ -96,6 +106,8 @@ class Machine:
             self.world.network.leave(process, silently=silently)
             process.end()
             self.world.died(self)
+        if silently:
+            self.platter.lose_power(self.world.random)
 
 
 class Process:
@@ -116,12 +128,12 @@ class Process:
         self._alarm: Timer | None = None
         self._to_gossip: list[Transaction] = []
         self._spins = (0, 0)  # (simulated second, wakes in it)
-        self.ledger = Ledger(machine.platter.database, world.foundation.genesis)
+        self._early: dict[int, list[tuple[bytes, Statement]]] = {}  # of heights to come: sender and statement
+        self.ledger = Ledger(machine.platter.database, world.foundation.genesis, machine.overrides)
         if machine.honest:
             world.referee.booted(machine.name, self.ledger, machine.platter.database.head_height)
         guard = self._open_guard()
-        self._noted, _ = replay(guard.snapshot_records(), world.foundation.domain, self.address)
-        self._noted_bytes = len(machine.platter.guard or b"")
+        self._noted, self._noted_bytes = self._replay_durable()
         self._noted_file = machine.platter.guard_files
         self.disk = SimDisk(
             machine.platter,
@@ -151,16 +163,22 @@ class Process:
         self._inbox.wake()
 
     def _open_guard(self) -> GuardState:
-        """As `GuardFile` does: a missing file is a lost guard, a torn tail is cut, and anything else must not be."""
+        """As `GuardFile` does: a missing file is a lost guard, a torn tail is cut, and what was read is synced."""
         platter, domain = self.machine.platter, self._world.foundation.domain
-        if platter.guard is None:
-            platter.guard = create_records(domain, self.address, lost=True)
+        guard = platter.guard
+        if guard is None:
+            guard = create_records(domain, self.address, lost=True)
+            platter.replace_guard(guard)
         try:
-            state, whole_bytes = replay(platter.guard, domain, self.address)
+            state, whole_bytes = replay(guard, domain, self.address)
         except GuardCorrupt as error:
             raise Violation("the guard can be read", f"{self.machine.name}: {error}") from None
-        platter.guard = platter.guard[:whole_bytes]
+        platter.guard = guard[:whole_bytes]
+        platter.sync()
         return state
+
+    def _replay_durable(self) -> tuple[GuardState, int]:
+        return replay(self.machine.platter.durable_guard, self._world.foundation.domain, self.address)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -236,11 +254,35 @@ class Process:
             self._count_spin()
             event = WOKEN
         self._is_busy = True
-        self._spawn(self.runtime.handle(event), self._handled)
+        if isinstance(event, Received) and event.kind is Kind.CONSENSUS and self.machine.honest:
+            self._note_early(event)
+        height = self.runtime.engine.height
+        self._spawn(self.runtime.handle(event), lambda _result: self._handled(height))
 
-    def _handled(self, _result: object) -> None:
+    def _handled(self, height: int) -> None:
         self._is_busy = False
+        if self.runtime.engine.height != height:
+            self._check_early()
         self.wake()
+
+    def _note_early(self, event: Received) -> None:
+        """Remember what honest senders say of the next heights; a message of the present one costs nothing here."""
+        ahead = read_height(event.payload) - self.runtime.engine.height
+        if 0 < ahead <= self.machine.policy.future_heights_max and event.peer not in self._world.referee.faulty:
+            message = decode_message(event.payload)
+            if authenticate(self._world.foundation.domain, message, self._world.recover) == event.peer:
+                self._early.setdefault(message.statement.height, []).append((event.peer, message.statement))
+
+    def _check_early(self) -> None:
+        """Once the height has come, its validators' statements are known; those of others bind nobody."""
+        engine = self.runtime.engine
+        for height in [height for height in self._early if height <= engine.height]:
+            early = self._early.pop(height)
+            validators = self.ledger.validators(height)
+            for sender, statement in early if height == engine.height and not self.machine.overrides else ():
+                few = sum(each == sender for each, _ in early) <= EARLY_FEW
+                if few and sender in validators and not engine.knows(statement, sender):
+                    raise Violation("what comes early is kept", f"{self.machine.name} has forgotten {statement}")
 
     def _set_alarm(self, delay_us: int) -> None:
         if self._alarm is not None:
@@ -301,7 +343,7 @@ class Process:
             signer = message.signed.signer(self._world.foundation.domain, self._world.recover)
         except InvalidSignature:
             return  # a liar's
-        self._world.overhear(payload, signer, message.signed)
+        self._world.overhear(payload, signer, message)
         referee.said(signer, statement, message.attachments.block)
         if self.machine.honest and signer == self.address and signer not in referee.faulty:
             if statement.kind is Step.PROPOSAL:
@@ -312,16 +354,16 @@ class Process:
             referee.signed(self.machine.name, signer, statement, durable_height, is_noted=is_noted)
 
     def _noted_state(self) -> GuardState:
-        """The guard's state as a restart would find it now."""
-        guard = self.machine.platter.guard or b""
-        domain = self._world.foundation.domain
-        if self._noted_file != self.machine.platter.guard_files:
-            self._noted_file = self.machine.platter.guard_files
-            self._noted, _ = replay(guard, domain, self.address)
-        elif len(guard) > self._noted_bytes:
-            news = guard[self._noted_bytes :]
+        """The guard's state as a restart would find it now, even after power was lost."""
+        platter = self.machine.platter
+        if self._noted_file != platter.guard_files:
+            self._noted_file = platter.guard_files
+            self._noted, self._noted_bytes = self._replay_durable()
+        elif platter.synced_bytes > self._noted_bytes:
+            news = platter.durable_guard[self._noted_bytes :]
+            domain = self._world.foundation.domain
             self._noted, _ = replay(self._noted.snapshot_records() + news, domain, self.address)
-        self._noted_bytes = len(guard)
+            self._noted_bytes = platter.synced_bytes
         return self._noted
 
     def _on_final(self, executed: Executed, certificate: Certificate) -> None:

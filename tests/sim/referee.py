@@ -1,24 +1,28 @@
 """What must hold after every step: one hash per height, the guard's promises, durable before shown, true counts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from merkle import rlp
 from merkle.keccak import keccak256
 from merkle.log import leaf_hash
 from merkle.log import root as log_root
+from merkle.patricia import EMPTY_ROOT
 from node.chain import signing
-from node.chain.block import Block
+from node.chain.block import Block, Header
+from node.chain.contracts import members
 from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.ballots import ballot_by_nullifier, read_tally
 from node.chain.contracts.elections import LOG_ROOT, require_election
 from node.chain.domain import Domain
 from node.chain.errors import InvalidSignature
 from node.chain.receipt import Receipt
+from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate
 from node.consensus.messages import Kind, Recover, SignedStatement, Statement
 from node.ledger import Ledger
 from tests.sim.foundation import CAST_BATCH, ELECTION, OPTIONS
-from tests.sim.model import Box
+from tests.sim.model import Box, Council
 
 
 class Violation(AssertionError):
@@ -46,20 +50,38 @@ class Referee:
     ) -> None:
         self.domain = domain
         self._recover = recover
-        self.validators = validators
         self.blocks = list(first)
+        self.council = Council(validators, len(first) + 1)
         self.box = Box(domain, ELECTION, OPTIONS)
         self.acknowledged: dict[bytes, bytes] = {}  # nullifier → content
         self.faulty: set[bytes] = set()  # validators from whom anything must be expected
         self._promises: dict[bytes, dict[int, Promise]] = {}
         self._transactions: set[bytes] = set()
         self._said: dict[tuple[Kind, int, int, bytes | None], set[bytes]] = {}  # who said what, honest or not
-        self._miners: dict[bytes, bytes] = {}  # of each proposed block
+        self._headers: dict[bytes, Header] = {}  # of each proposed block
+        self._agreed: dict[bytes, list[tuple[bytes, ...]]] = {}  # state root → next validators that were found right
 
     @property
     def height(self) -> int:
         """The height of the newest block that any honest node holds."""
         return len(self.blocks) - 1
+
+    @property
+    def validators(self) -> tuple[bytes, ...]:
+        """Who decides the next height, ascending."""
+        return self.council.at(self.height + 1)
+
+    def are_final(self, transactions: Iterable[Transaction]) -> bool:
+        """Whether all of these are on the chain."""
+        return all(transaction.hash in self._transactions for transaction in transactions)
+
+    def override(self, validators: Iterable[bytes]) -> None:
+        """Operators name who decides the next height. What was said of it before binds nobody any more."""
+        self.council.override(validators)
+        self._said = {key: signers for key, signers in self._said.items() if key[1] <= self.height}
+        for promises in self._promises.values():
+            if self.height + 1 in promises:
+                promises[self.height + 1].committed = None
 
     # -- final blocks --------------------------------------------------------------------------------------------
 
@@ -84,7 +106,7 @@ class Referee:
         else:
             self._grow(name, block, receipts)
         if block.number == self.height:
-            self._compare_tally(name, ledger)
+            self._compare(name, ledger)
 
     def booted(self, name: str, ledger: Ledger, durable_height: int) -> None:
         """An honest node has started. It may hold one block that it wrote in its last moment and told nobody of."""
@@ -104,11 +126,11 @@ class Referee:
             signers = {self._recover(digest, seal) for seal in certificate.seals}
         except InvalidSignature as error:
             raise Violation("certificates", f"{name}, block {block.number}: {error}") from None
-        if 3 * len(signers.intersection(self.validators)) < 2 * len(self.validators):
+        validators = self.council.at(block.number)
+        if 3 * len(signers.intersection(validators)) < 2 * len(validators):
             raise Violation("certificates", f"{name}: block {block.number} has seals of {len(signers)} validators")
-        turn = self.validators.index(block.header.miner) if block.header.miner in self.validators else None
-        count = len(self.validators)
-        if turn is None or (turn - block.number) % count > certificate.round:
+        turn = validators.index(block.header.miner) if block.header.miner in validators else None
+        if turn is None or (turn - block.number) % len(validators) > certificate.round:
             raise Violation("proposers", f"{name}: the miner of block {block.number} was not its proposer")
 
     def _grow(self, name: str, block: Block, receipts: tuple[Receipt, ...]) -> None:
@@ -117,7 +139,12 @@ class Referee:
             or block.header.timestamp < self.blocks[-1].header.timestamp
         ):
             raise Violation("chain", f"{name}: block {block.number} does not follow its parent")
+        if block.number in self.council.overridden and block.transactions:
+            raise Violation("override", f"{name}: block {block.number} puts an override in place, and more")
         self.blocks.append(block)
+        wrong = self.council.grow(block, receipts)
+        if wrong or block.header.extra_data != self.council.committed(block.number + 1):
+            raise Violation("set changes", f"{name}, block {block.number}: {wrong or 'it names other validators'}")
         for transaction, receipt in zip(block.transactions, receipts, strict=True):
             if transaction.hash in self._transactions:
                 raise Violation("once", f"transaction 0x{transaction.hash.hex()} is on the chain twice")
@@ -125,21 +152,38 @@ class Referee:
             if transaction.to == ELECTIONS and transaction.data[:4] == CAST_BATCH and receipt.succeeded:
                 self.box.cast(transaction.data)
 
+    def _compare(self, name: str, ledger: Ledger) -> None:
+        """The newest state against the recounts, once for each state root; `audit` looks into every database."""
+        header = ledger.head
+        if ledger.validators(header.number + 1) not in self._agreed.get(header.state_root, ()):
+            self._compare_tally(name, ledger)
+            self._compare_sets(name, ledger)
+            self._agreed.setdefault(header.state_root, []).append(ledger.validators(header.number + 1))
+
     def _compare_tally(self, name: str, ledger: Ledger) -> None:
         state = ledger.state()
         tally = read_tally(state, require_election(state, ELECTION))
         if tally.counts != self.box.counts:
             raise Violation("tally", f"{name} counts {tally.counts}, a recount of the chain {self.box.counts}")
 
+    def _compare_sets(self, name: str, ledger: Ledger) -> None:
+        height, state = ledger.head.number, ledger.state()
+        here = (members.current_validators(state), members.next_validators(state), ledger.validators(height))
+        named = self.council.at(height + 1) if height + 1 not in self.council.overridden else here[1]
+        if here != (self.council.at(height), named, self.council.at(height)):
+            raise Violation("set changes", f"{name} has other validators of heights {height} and {height + 1}")
+        if ledger.validators(height + 1) not in (here[1], self.council.at(height + 1)):
+            raise Violation("set changes", f"{name} expects others to decide height {height + 1} than were voted for")
+
     # -- signatures ----------------------------------------------------------------------------------------------
 
     def said(self, signer: bytes, statement: Statement, block: Block | None) -> None:
         """A statement leaves some node, honest or not, with the block that it carries."""
         what = None if statement.kind is Kind.ROUND_CHANGE else statement.block_hash
-        if signer in self.validators:
+        if signer in self.council.at(statement.height):
             self._said.setdefault((statement.kind, statement.height, statement.round, what), set()).add(signer)
         if block is not None:
-            self._miners[block.hash] = block.header.miner
+            self._headers[block.hash] = block.header
 
     def proposes(self, name: str, proposal: Statement, changes: tuple[SignedStatement, ...]) -> None:
         """An honest proposer proposes again what was prepared in the highest round of those that it is shown."""
@@ -148,14 +192,21 @@ class Referee:
         blocks = {claim.block_hash for claim in claims if claim.prepared_round == highest}
         if blocks and proposal.block_hash not in blocks:
             raise Violation("highest prepared", f"{name} signs {proposal}, and round {highest} prepared another block")
+        header = self._headers.get(proposal.block_hash or b"")
+        if header is not None and proposal.height in self.council.overridden:
+            placed = (header.transactions_root, header.extra_data)
+            if placed != (EMPTY_ROOT, self.council.committed(proposal.height)):
+                raise Violation("override", f"{name} proposes what does not put it in place, and nothing else")
 
     def _have_said(self, kind: Kind, height: int, round_: int, block_hash: bytes | None = None) -> bool:
         """Whether a quorum may have said this: of a faulty validator, nobody knows what it says to whom."""
-        signers = self._said.get((kind, height, round_, block_hash), set()) | self.faulty
-        return 3 * len(signers) >= 2 * len(self.validators)
+        validators = set(self.council.at(height))
+        signers = (self._said.get((kind, height, round_, block_hash), set()) | self.faulty) & validators
+        return 3 * len(signers) >= 2 * len(validators)
 
     def _proposer(self, statement: Statement) -> bytes:
-        return self.validators[(statement.height + statement.round) % len(self.validators)]
+        validators = self.council.at(statement.height)
+        return validators[(statement.height + statement.round) % len(validators)]
 
     def _justified(self, name: str, prepare: Statement) -> None:
         """An honest validator prepares only what the proposer of that round proposed, and could justify."""
@@ -168,12 +219,13 @@ class Referee:
         if not self._have_said(Kind.ROUND_CHANGE, height, round_):
             raise Violation("justified rounds", f"{name} signs {prepare}, and no quorum has changed to that round")
         earlier = range(round_)
-        again = self._miners.get(block_hash or b"") != proposer
+        header = self._headers.get(block_hash or b"")
+        again = header is None or header.miner != proposer
         if again and not any(self._have_said(Kind.PREPARE, height, each, block_hash) for each in earlier):
             raise Violation("justified blocks", f"{name} signs {prepare}, which no quorum has prepared before")
         for (kind, of_height, of_round, other), signers in self._said.items():
             is_rival = (kind, of_height) == (Kind.COMMIT, height) and of_round < round_ and other != block_hash
-            if is_rival and 3 * len(signers - self.faulty) >= 2 * len(self.validators):
+            if is_rival and 3 * len(signers - self.faulty) >= 2 * len(self.council.at(height)):
                 raise Violation("locked blocks", f"{name} signs {prepare}; another is final since round {of_round}")
 
     def signed(self, name: str, signer: bytes, statement: Statement, durable_height: int, *, is_noted: bool) -> None:
@@ -182,6 +234,8 @@ class Referee:
             raise Violation("noted before signed", f"{name} signs {statement}, and its guard on disk does not know it")
         if durable_height < statement.height - 1:
             raise Violation("durable before signed", f"{name} signs {statement}; its disk ends at {durable_height}")
+        if signer not in self.council.at(statement.height):
+            raise Violation("only validators sign", f"{name} signs {statement}, and is none at that height")
         heights = self._promises.setdefault(signer, {})
         promise = heights.setdefault(statement.height, Promise())
         step = (statement.kind, statement.round)
@@ -210,10 +264,6 @@ class Referee:
         if carried < locked.round or (carried == locked.round and change.block_hash != locked.block_hash):
             raise Violation("guard: a ROUND-CHANGE carries what is prepared", f"{name} signs {change} after {locked}")
 
-    def forget_promises(self, signer: bytes) -> None:
-        """From here on, what the validator said before is not held against it: it became faulty."""
-        self.faulty.add(signer)
-
     def accused(self, name: str, validator: bytes) -> None:
         """An honest node holds evidence against a validator."""
         if validator not in self.faulty:
@@ -238,6 +288,7 @@ class Referee:
         if ledger.head.number < self.height:
             return
         self._compare_tally(name, ledger)
+        self._compare_sets(name, ledger)
         state = ledger.state()
         election = require_election(state, ELECTION)
         root = state.storage(ELECTIONS, election.base + LOG_ROOT).to_bytes(32, "big")

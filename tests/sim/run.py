@@ -106,7 +106,7 @@ def _fair_weather(plan: Plan) -> Plan:
 
 
 def _true_clocks(plan: Plan) -> Plan:
-    count = plan.nodes
+    count = plan.machines
     return replace(plan, skews_s=[0.0] * count, rates=[1.0] * count, sync_us=[1_000] * count)
 
 

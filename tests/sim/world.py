@@ -1,23 +1,31 @@
 """One run: a network of whole nodes, the plan's faults, and at the end the proof that it comes together again."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from random import Random
 from unittest.mock import patch
 
+from merkle import patricia, trienode
+from merkle.trienode import Node
 from node import runtime
 from node.chain import signing
+from node.chain.block import Block
 from node.consensus.guard import create_records
-from node.consensus.messages import Kind, Recover, SignedStatement
+from node.consensus.messages import Kind, Message, Recover, SignedStatement, Statement
 from node.runtime import Peers
+from tests.sim.budget import Budget
 from tests.sim.byzantine import Liar
 from tests.sim.client import Client
 from tests.sim.clock import Clock
 from tests.sim.disk import Platter, SimDatabase
 from tests.sim.faults import Plan
 from tests.sim.foundation import GATEWAY_KEYS, Foundation, foundation
+from tests.sim.governor import Governor
 from tests.sim.injector import Injector
 from tests.sim.network import SimNetwork, Weather
 from tests.sim.node import Machine, Process
+from tests.sim.override import QuorumLoss
 from tests.sim.referee import Referee, Violation
 from tests.sim.scheduler import Scheduler
 
@@ -40,6 +48,28 @@ def recover(digest: bytes, signature: bytes) -> bytes:
     return _recover(digest, signature)
 
 
+@lru_cache(maxsize=50_000)
+def _decode_node(data: bytes) -> Node:
+    return trienode.decode(data)
+
+
+def decode_node(data: bytes) -> Node:
+    """`merkle.trienode.decode`, remembered likewise; a branch is the caller's own to change."""
+    node = _decode_node(data)
+    return list(node) if isinstance(node, list) else node
+
+
+@contextmanager
+def _remembering() -> Iterator[None]:
+    """While this lasts, what is a function of its arguments alone is worked out once for all nodes."""
+    with (
+        patch.object(runtime, "recover", recover),
+        patch.object(patricia, "decode", decode_node),
+        patch.object(Statement, "digest", lru_cache(maxsize=10_000)(Statement.digest)),
+    ):
+        yield
+
+
 class World:
     """A network in one process and one thread; everything random in it comes from the plan's seed."""
 
@@ -51,15 +81,20 @@ class World:
         self.senders: dict[bytes, bytes] = {}
         self.overheard: list[tuple[bytes, bytes]] = []  # (signer, payload), for those who play them back
         self.round_changes: dict[tuple[int, int], dict[bytes, SignedStatement]] = {}  # by (height, round), by signer
-        self.foundation: Foundation = foundation(plan.nodes)
+        self.foundation: Foundation = foundation(plan.nodes, plan.candidates)
+        self.proposed: dict[bytes, Block] = {}
         self._has_replayer = "replay" in plan.liars.values()
         self.network = SimNetwork(self.scheduler, self.random, plan.weather)
         validators = self.foundation.genesis.validators
         self.referee = Referee(self.foundation.domain, validators, self.foundation.blocks, recover)
-        self.machines = [self._machine(index, of=index) for index in range(plan.nodes)]
+        self.lies = dict(plan.liars)
+        self.machines = [self._machine(index, of=index) for index in range(plan.machines)]
         for index, lie in sorted(plan.liars.items()):
             self._make_liar(self.machines[index], lie)
         self.clients = [self._client(number) for number in range(len(GATEWAY_KEYS))]
+        self.budget = Budget(self)
+        self.governor = Governor(self, self.budget)
+        self.quorum_loss = QuorumLoss(self)
         self.injector = Injector(self)
         self.is_calm = False
         self.together = False
@@ -74,7 +109,9 @@ class World:
     def _machine(self, index: int, *, of: int, name: str = "") -> Machine:
         key, plan = self.foundation.keys[of], self.plan
         clock = Clock(self.scheduler, rate=plan.rates[of], skew_s=plan.skews_s[of])
-        platter = Platter(SimDatabase(self.foundation.image), create_records(self.foundation.domain, key.address))
+        is_empty = index >= plan.nodes and of == index and plan.empty_candidates
+        image = {} if is_empty else self.foundation.image
+        platter = Platter(SimDatabase(image), create_records(self.foundation.domain, key.address))
         machine = Machine(self, index, name or f"node {index}", key, platter, clock)
         machine.sync_us = plan.sync_us[of]
         return machine
@@ -106,12 +143,16 @@ class World:
 
     def wrap_peers(self, process: Process, peers: Peers) -> Peers:
         """The port through which a process speaks; a liar's has a mind of its own."""
-        lie = self.plan.liars.get(process.machine.index)
+        lie = self.lies.get(process.machine.index)
         return peers if lie is None or "twin" in lie else Liar(self, process, peers, lie)
 
-    def overhear(self, payload: bytes, signer: bytes, signed: SignedStatement) -> None:
+    def overhear(self, payload: bytes, signer: bytes, message: Message) -> None:
         """Consensus messages are no secret. Of ROUND-CHANGEs, those that carry nothing serve a liar best."""
+        signed, block = message.signed, message.attachments.block
+        if block is not None:
+            self.proposed[block.hash] = block
         statement = signed.statement
+        self.quorum_loss.overhear(signer, signed)
         if statement.kind is Kind.ROUND_CHANGE and statement.block_hash is None:
             self.round_changes.setdefault((statement.height, statement.round), {})[signer] = signed
         if self._has_replayer and (len(self.overheard) < OVERHEARD_MAX or self.random.random() < 0.05):
@@ -131,12 +172,13 @@ class World:
 
     def run(self) -> None:
         """Play the plan to its end. Raises Violation."""
-        with patch.object(runtime, "recover", recover):
+        with _remembering():
             for machine in self.machines:
                 self.scheduler.after(self.random.randint(0, 300_000), machine.start)
             for client in self.clients:
                 client.start()
             self.injector.start()
+            self.governor.start()
             self.scheduler.after(self.plan.faulty_ms * 1000, self._calm_down)
             for _ in range(EVENTS_MAX):
                 if not self.scheduler.run_next() or self.together:
@@ -167,12 +209,12 @@ class World:
         if now_us - self._calm_us > TOGETHER_US:
             raise Violation("liveness", f"not together after {TOGETHER_US // 1_000_000} s: {self._describe()}")
         processes = self.honest_processes()
-        everyone = sum(machine.honest for machine in self.machines)
+        everyone = sum(machine.honest and not machine.is_gone for machine in self.machines)
         if self.next_block_us is None and height > self._calm_height:
             self.next_block_us = now_us
         if self.whole_us is None and len(processes) == everyone and self.network.is_whole():
             self.whole_us, self._whole_height = now_us, height
-            self._all_sign = all(process.runtime.engine.status().signs for process in processes)
+            self._all_sign = self._do_all_sign(processes)
             self.clients[0].cast_another()
         self._check_work(processes, now_us, height)
         waited_us = 0 if self.whole_us is None or height > self._whole_height else now_us - self.whole_us
@@ -200,9 +242,14 @@ class World:
             and height > self._calm_height + 1
             and all(client.is_done for client in self.clients)
             and all(process.ledger.head.number == height for process in processes)
-            and all(process.runtime.engine.status().signs for process in processes)
+            and self._do_all_sign(processes)
+            and self.governor.is_done
         )
         return self.together
+
+    def _do_all_sign(self, processes: list[Process]) -> bool:
+        members = [process for process in processes if process.address in self.referee.validators]
+        return all(process.runtime.engine.status().signs for process in members)
 
     def _describe(self) -> str:
         heads = [
@@ -214,5 +261,5 @@ class World:
 
 
 def _has_executable(process: Process) -> bool:
-    mempool, state = process.runtime.mempool, process.ledger.state()
+    mempool, state = process.runtime.mempool, process.runtime.intake.state()
     return bool(mempool.select(gas_max=10**9, bytes_max=10**6, next_nonce=state.nonce))
