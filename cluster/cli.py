@@ -48,10 +48,20 @@ def _network_options(parser: argparse.ArgumentParser, *, ports: bool = True) -> 
         parser.add_argument(f"--{name}-port", type=int, metavar="PORT", help=f"{of} (default: {known})")
 
 
+def _closed_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--closed", action="store_true", help="only validators, gateways and each --account may send transactions"
+    )
+    parser.add_argument(
+        "--account", action="append", metavar="ADDRESS", default=[], help="who else may send on a closed network"
+    )
+
+
 def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     init = verbs.add_parser("init", help="write one self-contained folder per process, and start nothing")
     _data_dir(init)
     _network_options(init)
+    _closed_options(init)
     init.add_argument("--dev", action="store_true", help="fund the development accounts, create elections on demand")
     init.add_argument(
         "--containers",
@@ -69,6 +79,7 @@ def _verbs_that_make(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     _data_dir(genesis)
     _network_options(genesis, ports=False)
+    _closed_options(genesis)
     one = {"action": "append", "metavar": "ADDRESS@HOST", "default": []}
     genesis.add_argument("--validator", required=True, help="a validator; give it once for each", **one)  # type: ignore[arg-type]
     genesis.add_argument("--gateway", help="a gateway; give it once for each", **one)  # type: ignore[arg-type]

@@ -74,6 +74,16 @@ def _new_network(
     )
 
 
+def _accounts(options: argparse.Namespace) -> tuple[bytes, ...] | None:
+    """Who, besides members, may send transactions; None on an open network."""
+    for text in options.account:
+        if not re.fullmatch(r"0x[0-9a-fA-F]{40}", text):
+            raise ClusterError(f"--account {text!r}: expected an address, 0x and 40 hex digits")
+    if options.account and not options.closed:
+        raise ClusterError("--account lists who may send on a closed network: give --closed as well")
+    return tuple(sorted({bytes.fromhex(text[2:]) for text in options.account})) if options.closed else None
+
+
 def _chain_id(options: argparse.Namespace) -> int:
     value: int = DEFAULT_CHAIN_ID if options.chain_id is None else options.chain_id
     if not 1 <= value <= CHAIN_ID_MAX:
@@ -250,7 +260,7 @@ def init(options: argparse.Namespace) -> int:
             return _say_where_to_look(options)
         raise ClusterError(f"{options.data_dir} holds a network already: choose another --data-dir")
     network = _new_network(options, dev=options.dev, containers=options.containers, observer=options.observer)
-    network = create(options.data_dir, network)
+    network = create(options.data_dir, network, accounts=_accounts(options))
     print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
     for process in network:
         print(f"  {process.name:<12} {process.url}  {process.address}".rstrip())
@@ -313,7 +323,7 @@ def genesis(options: argparse.Namespace) -> int:
         raise ClusterError("an address is given twice: each validator and each gateway has a key of its own")
     interval_ms = _interval_ms(options, DEFAULT_INTERVAL_MS)
     network = Network(_chain_id(options), options.dev, interval_ms, tuple(processes))
-    network = create(options.data_dir, network, keys=False)
+    network = create(options.data_dir, network, keys=False, accounts=_accounts(options))
     print(f"{options.data_dir}: chain {network.chain_id}, genesis {network.genesis_hash}")
     for process in network:
         print(f"  copy {options.data_dir / process.name} to {process.host}, beside its key if it has one")

@@ -72,7 +72,7 @@ def _client_key(data_dir: Path, network: Network) -> str:
     return "0x" + create_key(data_dir / CLIENT_KEY_FILE).address.hex()
 
 
-def _genesis(network: Network, client: str = "") -> Genesis:
+def _genesis(network: Network, client: str = "", accounts: tuple[bytes, ...] | None = None) -> Genesis:
     alloc = {bytes.fromhex(account[2:]): DEV_BALANCE_WEI for account in DEV_ACCOUNTS} if network.dev else {}
 
     def addresses(processes: Sequence[Process], *more: str) -> tuple[bytes, ...]:
@@ -87,6 +87,7 @@ def _genesis(network: Network, client: str = "") -> Genesis:
         gateways=addresses(network.of_kind("gateway"), *((client,) if client else ())),
         alloc=alloc,
         anyone_creates_elections=network.dev,
+        accounts=accounts,
         names=names | ({bytes.fromhex(client[2:]): "client"} if client else {}),
     )
     try:
@@ -95,10 +96,13 @@ def _genesis(network: Network, client: str = "") -> Genesis:
         raise ClusterError(f"no network can be made of this: {error}") from None
 
 
-def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
+def create(
+    data_dir: Path, network: Network, *, keys: bool = True, accounts: tuple[bytes, ...] | None = None
+) -> Network:
     """Write everything that `network` needs below `data_dir` and return it with addresses and genesis hash.
 
     With `keys`, keys are made here; without, the processes bring their addresses, and their keys stay on their hosts.
+    `accounts`: who may send transactions besides members; None: everybody.
     cluster.json is written last: whoever finds it finds a whole network. The caller has made sure that
     there is none yet (`cluster.network.load`).
     """
@@ -118,7 +122,7 @@ def create(data_dir: Path, network: Network, *, keys: bool = True) -> Network:
             processes.append(process)
         network = replace(network, processes=tuple(processes))
     client = _client_key(data_dir, network) if keys else ""
-    genesis = _genesis(network, client)
+    genesis = _genesis(network, client, accounts)
     domain = domain_of(genesis)
     network = replace(network, genesis_hash="0x" + domain.genesis_hash.hex())
     document = orjson.dumps(genesis_document(genesis), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -140,6 +140,19 @@ def test_a_containers_secrets_are_outside_its_data(tmp_path: Path, monkeypatch: 
     assert parse(dump(network), tmp_path) == network
 
 
+def test_a_closed_network_lists_who_may_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    someone = "0x" + "5a" * 20
+    assert main(["init", "--data-dir", str(tmp_path / "a"), "--closed", "--account", someone]) == 0
+    assert main(["init", "--data-dir", str(tmp_path / "b"), "--closed"]) == 0
+    assert main(["init", "--data-dir", str(tmp_path / "c")]) == 0
+    documents = [json.loads((tmp_path / name / "genesis.json").read_bytes()) for name in "abc"]
+    lists = [parse_genesis(document).accounts for document in documents]
+    assert lists == [(bytes.fromhex(someone[2:]),), (), None]
+    assert main(["init", "--data-dir", str(tmp_path / "d"), "--account", someone]) != 0
+    assert main(["init", "--data-dir", str(tmp_path / "d"), "--closed", "--account", "0x5a"]) != 0
+    assert "expected an address" in capsys.readouterr().err
+
+
 def test_an_interrupted_creation_is_done_again(tmp_path: Path) -> None:
     first = create(tmp_path, blank())
     (tmp_path / FILE).rename(tmp_path / f"{FILE}.new")  # as if killed before the last step
