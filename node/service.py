@@ -269,6 +269,7 @@ class Service:
             hosts=rpc.hosts,
             origins=rpc.origins,
             dev_accounts=rpc.dev_accounts,
+            calls=self._metrics.calls,
             operators=Operators(parse_endpoint(operators.bind), load_or_create(operators.jwt_secret))
             if operators.bind
             else None,

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from node.chain.errors import InvalidTransaction
@@ -11,8 +12,12 @@ from node.rpc.jsonrpc import Invalid, Request, RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Method
 from node.rpc.pacing import Pace
+from serving.distribution import Calls
+from serving.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"  # stands for whatever a caller made up, so that names stay few
 
 
 class Dispatcher:
@@ -20,12 +25,20 @@ class Dispatcher:
 
     Args:
         elsewhere: names of methods that the operators' listener answers, and not this one.
+        calls: where it is noted how long each took.
     """
 
-    def __init__(self, methods: Mapping[str, Method], limits: Limits, elsewhere: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        methods: Mapping[str, Method],
+        limits: Limits,
+        elsewhere: Collection[str] = (),
+        calls: Calls | None = None,
+    ) -> None:
         self._methods = methods
         self._limits = limits
         self._elsewhere = elsewhere
+        self._calls = calls or Calls()
 
     async def answer(self, body: bytes) -> bytes | None:
         """The answer to one message, or None when it held nothing but notifications."""
@@ -59,6 +72,19 @@ class Dispatcher:
 
     async def _outcome(self, request: Request, deadline_s: float) -> object:
         """The result of a request; an RpcError where that is the outcome."""
+        began_s = time.perf_counter()
+        outcome = await self._called(request, deadline_s)
+        name = request.method if request.method in self._methods else UNKNOWN
+        self._note(name, began_s, int(isinstance(outcome, RpcError)), 1)
+        return outcome
+
+    def _note(self, name: str, began_s: float, failures: int, count: int) -> None:
+        seconds = time.perf_counter() - began_s
+        self._calls.note(name, seconds, failures=failures)
+        if logger.isEnabledFor(logging.DEBUG) and REQUEST_ID.get():  # whoever gives an id wants to find it
+            logger.debug("%d × %s in %.1f ms, %d failed", count, name, seconds * 1000, failures)
+
+    async def _called(self, request: Request, deadline_s: float) -> object:
         try:
             method, arguments = self._resolve(request)
             if method.bulk is not None:
@@ -86,10 +112,12 @@ class Dispatcher:
             except RpcError as error:
                 outcomes[position] = error
         for name, calls in groups.items():
+            began_s = time.perf_counter()
             try:
                 results = await self._call_bulk(self._methods[name], [arguments for _, arguments in calls], deadline_s)
             except Exception as error:
                 results = [_as_rpc_error(error, name)] * len(calls)
+            self._note(name, began_s, sum(isinstance(result, RpcError) for result in results), len(results))
             outcomes.update({position: result for (position, _), result in zip(calls, results, strict=True)})
         return outcomes
 

@@ -18,6 +18,8 @@ from node.rpc.ports import NodePort
 from node.rpc.token import SCHEME, BadToken, check_token
 from node.rpc.websocket import Connection
 from serving.connections import ConnectionGuard
+from serving.distribution import Calls
+from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
 
 JSON = "application/json"
 SHUTDOWN_S = 0.5  # how long running calls may go on once the server stops; a long poll gains nothing from more
@@ -36,6 +38,7 @@ class Listener:
         origins: the origins whose pages may open a WebSocket; other pages may not, and programs that are no page may.
         secret: what each request's token must be signed with; None: no token is asked for.
         elsewhere: methods that another listener of the node answers, so that the refusal can say so.
+        calls: where it is noted how long each call took.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Listener:
         origins: Collection[str] = (),
         secret: bytes | None = None,
         elsewhere: Collection[str] = (),
+        calls: Calls | None = None,
     ) -> None:
         self._node = node
         self._api = api
@@ -58,7 +62,8 @@ class Listener:
         self._origins = frozenset(origins)
         self._secret = secret
         self._elsewhere = frozenset(elsewhere)
-        self._dispatcher = Dispatcher(methods, limits, self._elsewhere)
+        self._calls = calls or Calls()
+        self._dispatcher = Dispatcher(methods, limits, self._elsewhere, self._calls)
         self._connections: set[Connection] = set()
         self._guard = ConnectionGuard(
             connections_max=limits.connections_max,
@@ -108,6 +113,7 @@ class Listener:
     @web.middleware
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer those who may speak to this listener; note when a request is under way."""
+        REQUEST_ID.set(read_request_id(request.headers.get(REQUEST_ID_HEADER)))
         connection = self._guard.begin(request)
         try:
             if not is_allowed(request.headers.get("Host"), self._hosts):
@@ -151,7 +157,8 @@ class Listener:
         self._guard.upgraded(request)
         subscriptions = self._api.subscriptions()
         methods = dict(self._methods) | methods_of(subscriptions)
-        connection = Connection(Dispatcher(methods, self._limits, self._elsewhere), subscriptions, self._limits)
+        dispatcher = Dispatcher(methods, self._limits, self._elsewhere, self._calls)
+        connection = Connection(dispatcher, subscriptions, self._limits)
         self._connections.add(connection)
         self._node.watch(subscriptions)
         try:

@@ -13,6 +13,7 @@ from node.rpc.hosts import is_loopback
 from node.rpc.limits import Limits
 from node.rpc.listener import Listener, json_response
 from node.rpc.ports import NodePort
+from serving.distribution import Calls
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class RpcServer:
         origins: the origins whose pages may open a WebSocket; other pages may not, and programs that are no page may.
         dev_accounts: whether to sign for callers with the development mnemonic's accounts; on loopback only.
         operators: where `admin`, `debug` and `txpool` are answered, besides all the rest; None: nowhere.
+        calls: where it is noted how long each call took.
     """
 
     def __init__(
@@ -48,17 +50,23 @@ class RpcServer:
         origins: Collection[str] = (),
         dev_accounts: bool = False,
         operators: Operators | None = None,
+        calls: Calls | None = None,
     ) -> None:
         self._node = node
         self._bind = bind
         limits = limits or Limits()
         self._api = api = Api(node, limits, _accounts(node, bind[0]) if dev_accounts else DevAccounts())
         elsewhere = api.operators.keys() - api.methods.keys()
-        self._public = Listener(node, api, api.methods, limits, hosts=hosts, origins=origins, elsewhere=elsewhere)
+        calls = calls or Calls()
+        self._public = Listener(
+            node, api, api.methods, limits, hosts=hosts, origins=origins, elsewhere=elsewhere, calls=calls
+        )
         self._public.routes += [web.get("/health", self._health), web.get("/ready", self._ready)]
         self._operators = operators
         self._private = (
-            Listener(node, api, api.operators, limits, hosts=hosts, origins=origins, secret=operators.secret)
+            Listener(
+                node, api, api.operators, limits, hosts=hosts, origins=origins, secret=operators.secret, calls=calls
+            )
             if operators
             else None
         )
