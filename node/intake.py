@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from node.chain.block import Header
-from node.chain.errors import InvalidTransaction
+from node.chain.errors import InvalidTransaction, PeerError
 from node.chain.known import KnownTransactions
 from node.chain.mempool import Mempool
 from node.chain.state import State
@@ -14,6 +14,11 @@ from node.ledger import Ledger
 log = logging.getLogger(__name__)
 
 STATE_USES_MAX = 65_536  # transactions checked against one state, which remembers each sender
+
+
+class GarbledTransaction(PeerError):
+    """A peer passed on bytes that no honest node takes in."""
+
 
 RecoverSenders = Callable[[Sequence[Transaction]], Awaitable[None]]
 
@@ -53,16 +58,23 @@ class Intake:
         return self._state
 
     async def submit(self, raws: Sequence[bytes], *, from_client: bool) -> list[bytes | InvalidTransaction]:
-        """Add raw transactions; for each, in order, its hash or why it was refused."""
+        """Add raw transactions; for each, in order, its hash or why it was refused.
+
+        Raises GarbledTransaction, once the others are added, where a peer sent bytes that are no transaction, or one
+        that nobody has signed: it passes on only what it has taken in itself.
+        """
+        garbled = ""
         outcomes: list[bytes | InvalidTransaction] = []
         fresh: list[tuple[int, Transaction]] = []
         for raw in raws:
             try:
                 transaction = self.known.decode(raw)
-                if transaction.hash in self._mempool:
-                    raise InvalidTransaction("already known")
             except InvalidTransaction as refusal:
                 outcomes.append(refusal)
+                garbled = garbled or str(refusal)
+                continue
+            if transaction.hash in self._mempool:
+                outcomes.append(InvalidTransaction("already known"))
             else:
                 fresh.append((len(outcomes), transaction))
                 outcomes.append(transaction.hash)
@@ -75,8 +87,12 @@ class Intake:
                 self._mempool.add(transaction, state=state)
             except InvalidTransaction as refusal:
                 outcomes[position] = refusal
+                if not transaction.is_sender_known:
+                    garbled = garbled or str(refusal)
             else:
                 added.append(transaction)
         if added:
             self._on_added(added, from_client)
+        if garbled and not from_client:
+            raise GarbledTransaction(f"passed on what is no transaction: {garbled}")
         return outcomes

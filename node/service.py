@@ -304,10 +304,9 @@ class Service:
                 continue
             try:
                 raws = payloads.unpack_transactions(event.payload)
+                await self._runtime.intake.submit(raws, from_client=False)
             except PeerError as error:
                 self._network.drop(event.peer, str(error))
-            else:
-                await self._runtime.intake.submit(raws, from_client=False)
 
     # -- what the network and the runtime tell -----------------------------------------------------------------
 

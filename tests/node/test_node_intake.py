@@ -9,7 +9,7 @@ from node.chain.genesis import Genesis
 from node.chain.mempool import Mempool, MempoolLimits
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, sign_transaction
-from node.intake import Intake
+from node.intake import GarbledTransaction, Intake
 from node.ledger import Ledger
 from node.leveldb import LevelDB
 from tests.node.conftest import CHAIN_ID, RICH_KEY, extend, transfer
@@ -41,6 +41,19 @@ def make(ledger: Ledger) -> tuple[Intake, Mempool, Recorder]:
     recorder = Recorder()
     mempool = Mempool(MempoolLimits(), chain_id=CHAIN_ID, gas_max=ledger.genesis.gas_limit // 2)
     return Intake(ledger, mempool, recorder.recover, recorder.on_added), mempool, recorder
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\x05", transfer(0).raw[:-1], transfer(0).raw[:-66] + b"\xa0" + b"\xff" * 32 + transfer(0).raw[-33:]]
+)
+async def test_a_peer_pays_for_what_is_no_transaction(ledger: Ledger, bad: bytes) -> None:
+    intake, mempool, _ = make(ledger)
+    with pytest.raises(GarbledTransaction):
+        await intake.submit([transfer(0).raw, bad, transfer(1).raw], from_client=False)
+    assert [transfer(nonce).hash in mempool for nonce in (0, 1)] == [True, True]
+    await intake.submit([bad], from_client=True)
+    poor = transfer(0, key=SigningKey(b"\x77" * 32))
+    await intake.submit([transfer(0).raw, poor.raw, transfer(9).raw], from_client=False)  # known, poor, early: no fault
 
 
 async def test_outcomes_keep_their_order(ledger: Ledger) -> None:

@@ -19,6 +19,7 @@ from node.consensus.messages import Kind as Step
 from node.consensus.messages import Message, Recover, Statement, authenticate
 from node.consensus.override import Override
 from node.inbox import WOKEN, Inbox, InboxFull
+from node.intake import GarbledTransaction
 from node.ledger import Ledger
 from node.p2p.events import PeerEvent, Received
 from node.p2p.kinds import Kind
@@ -300,6 +301,8 @@ class Process:
             self._tasks.remove(task)
             if isinstance(error, DiskFailed):
                 self._die()
+            elif isinstance(error, GarbledTransaction):
+                raise Violation("honest peers are kept", f"{self.machine.name} was sent no transaction: {error}")
             elif error is not None:
                 raise error
             else:
