@@ -1,7 +1,7 @@
 """The chain as this node holds it: the final head, blocks built and executed on top of it, and what is read back."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from node.chain.block import Block, Header
 from node.chain.domain import Domain
@@ -17,6 +17,7 @@ from node.consensus.evidence import Evidence
 from node.consensus.messages import SignedStatement
 from node.consensus.override import Override, OverrideError, override_after, verify_override
 from node.consensus.quorum import proposer, quorum
+from node.recordfilter import RecordFilter
 from node.rpc.ports import Equivocation, Seal
 from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
@@ -48,7 +49,10 @@ class Ledger:
         first = build_genesis(genesis)
         self.domain = Domain(genesis.chain_id, first.block.hash)
         found = self._store.genesis_hash()
+        self._filter = RecordFilter(database, is_new=found is None)
+        self.get = self._filter.get
         if found is None:
+            self._filter.add(first.writes)
             database.write(block_writes(first, None, validators_changed=True))
         elif found != first.block.hash:
             raise LedgerError(
@@ -65,7 +69,6 @@ class Ledger:
         self.override: Override | None = None  # of the next height
         self.next_validators: tuple[bytes, ...] = ()
         self._choose_next(self._store.validators(head.number + 1))
-        self.get = database.get
 
     # -- growing -------------------------------------------------------------------------------------------------
 
@@ -110,11 +113,16 @@ class Ledger:
         overridden = self.override is not None
         return block_writes(executed, certificate, validators_changed=changed, overridden=overridden)
 
+    def warm(self) -> Iterator[None]:
+        """Read what makes later look-ups cheap, a little between any two yields. Nothing needs it to be done."""
+        return self._filter.fill()
+
     def advance(self, executed: Executed) -> None:
         """The block's batch is on disk: it is the head now."""
         block = executed.block
         if block.header.parent_hash != self.head.hash:
             raise LedgerError(f"block {block.number} does not follow the head {self.head.number}")
+        self._filter.add(executed.writes)
         self.head = block.header
         self._choose_next(executed.next_validators)
         self._executed.clear()

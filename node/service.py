@@ -279,7 +279,10 @@ class Service:
         exit_code = 0
         try:
             async with asyncio.TaskGroup() as tasks:
-                workers = [tasks.create_task(self._loop()), tasks.create_task(self._take_peer_transactions())]
+                workers = [
+                    tasks.create_task(work)
+                    for work in (self._loop(), self._take_peer_transactions(), self._warm())
+                ]
                 await stop.wait()
                 for worker in workers:
                     worker.cancel()
@@ -296,6 +299,11 @@ class Service:
             deadline_ms = self._runtime.deadline_ms()
             timeout_s = None if deadline_ms is None else max(0, deadline_ms - _now_ms()) / 1000
             await self._runtime.handle(await self._inbox.get(timeout_s))
+    async def _warm(self) -> None:
+        pace = Pace()
+        for _ in self.chain.warm():
+            await pace.breathe()
+
 
     async def _take_peer_transactions(self) -> None:
         while True:
