@@ -35,7 +35,7 @@ class Testbed:
     rpc_urls: dict[str, str]
     network: Network | None = None
     table: ProcessTable | None = None
-    extra: dict[str, Path] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)  # processes that are no network's: name to pid
 
     @property
     def own(self) -> tuple[Network, ProcessTable]:
@@ -46,7 +46,7 @@ class Testbed:
 
     def pids(self) -> dict[str, int]:
         """The processes that run, and this one as `generator`."""
-        found = {"generator": os.getpid()}
+        found = {"generator": os.getpid(), **self.others}
         if self.network is not None and self.table is not None:
             for process in self.network:
                 identity = self.table.alive(process.name)
@@ -77,7 +77,7 @@ class Testbed:
 
 def free_ports(count: int = PORTS) -> int:
     """The first of `count` consecutive ports that nobody listens on."""
-    dice = random.Random(os.urandom(8))
+    dice = random.Random(os.urandom(8))  # nosec B311 # no secret
     while True:
         first = dice.randrange(PORTS_FROM, PORTS_TO)
         if all(port_is_free("127.0.0.1", port) for port in range(first, first + count)):
