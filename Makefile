@@ -52,7 +52,7 @@ test-long: environment-dev
 	.venv/bin/pytest -m long tests/e2e
 
 sim: environment-dev
-	.venv/bin/python -m tests.sim.run $(ARGS)
+	.venv/bin/psephos sim $(ARGS)
 
 mutants: environment-dev
 	.venv/bin/python -m tests.sim.mutants

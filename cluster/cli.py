@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster import checks, gateway_verbs, key_verbs, offline_verbs
+from cluster import checks, gateway_verbs, key_verbs, offline_verbs, sim_verb
 from cluster.bench import verbs as bench_verbs
 from cluster.network import VALIDATORS_MAX, ClusterError, Ports
 
@@ -197,6 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
     gateway_verbs.add_verbs(verbs)
     offline_verbs.add_verbs(verbs)
     bench_verbs.add_verbs(verbs)
+    sim_verb.add_verbs(verbs)
     return parser
 
 
@@ -233,6 +234,7 @@ _PROCESSES: dict[str, Callable[[argparse.Namespace], int]] = {
     **gateway_verbs.HANDLERS,
     **offline_verbs.HANDLERS,
     **bench_verbs.HANDLERS,
+    **sim_verb.HANDLERS,
 }
 
 
