@@ -14,7 +14,6 @@ from node.chain import keyspace
 BITS = 1 << 27  # 16 MiB, of which a small network touches few pages; 3 % are set by two million ballots
 _KEY_BYTES = 38  # of the flat records by id: prefix, log (u32), "n" or "r", id (32)
 _PREFIX = keyspace.RECORD[0]
-_MASK = BITS - 1
 _SLICE_KEYS = 256
 
 
@@ -32,16 +31,20 @@ class RecordFilter:
     Who chooses ids whose checksums agree slows his own look-ups down, and nothing else.
     """
 
-    def __init__(self, database: Database, *, is_new: bool) -> None:
-        """`is_new`: the database holds no flat records by id yet. Otherwise nothing is known before `fill` is done."""
+    def __init__(self, database: Database, *, is_new: bool, bits: int = BITS) -> None:
+        """`is_new`: the database holds no flat records by id yet. Otherwise nothing is known before `fill` is done.
+
+        `bits`: the filter's size, a power of two from 8 up.
+        """
         self._database = database
-        self._bits = bytearray(BITS >> 3)
+        self._bits = bytearray(bits >> 3)
+        self._mask = bits - 1
         self._is_complete = is_new
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`, as the database says."""
         if len(key) == _KEY_BYTES and key[0] == _PREFIX and self._is_complete:
-            position = crc32(key) & _MASK
+            position = crc32(key) & self._mask
             if not self._bits[position >> 3] >> (position & 7) & 1:
                 return None
         return self._database.get(key)
@@ -51,7 +54,7 @@ class RecordFilter:
         bits = self._bits
         for key in keys:
             if len(key) == _KEY_BYTES and key[0] == _PREFIX:
-                position = crc32(key) & _MASK
+                position = crc32(key) & self._mask
                 bits[position >> 3] |= 1 << (position & 7)
 
     def fill(self) -> Iterator[None]:

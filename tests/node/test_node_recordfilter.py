@@ -37,12 +37,12 @@ IDS = st.lists(st.binary(min_size=32, max_size=32), max_size=60, unique=True)
 OTHERS = st.dictionaries(st.binary(min_size=1, max_size=40), st.binary(max_size=3), max_size=20)
 
 
-@given(IDS, IDS, IDS, OTHERS)
+@given(IDS, IDS, IDS, OTHERS, st.sampled_from([8, 64, 1 << 14]))
 def test_nothing_that_is_stored_is_ever_hidden(
-    before: list[bytes], during: list[bytes], after: list[bytes], others: dict[bytes, bytes]
+    before: list[bytes], during: list[bytes], after: list[bytes], others: dict[bytes, bytes], bits: int
 ) -> None:
     database = CountingDatabase(others | {key: b"old" for id_ in before for key in keys_of(1, id_)})
-    reader = RecordFilter(database, is_new=False)
+    reader = RecordFilter(database, is_new=False, bits=bits)
 
     def store(ids: list[bytes]) -> None:
         writes = {key: b"new" for id_ in ids for key in keys_of(2, id_)}
