@@ -8,7 +8,7 @@ help:
 	@echo "make up       three validators, a bootnode and a gateway in ./data (Ctrl-C stops them)"
 	@echo "make down     stop what is left of them"
 	@echo "make status   what runs, where, and how it is"
-	@echo "make check    ruff, mypy --strict, import-linter, architecture tests"
+	@echo "make check    ruff, mypy --strict, import-linter, bandit, architecture tests"
 	@echo "make test     the whole test suite"
 	@echo "make test-clients  ethers, viem, cast and @ethereumjs against a running network (needs Node.js 20)"
 	@echo "make test-netns    partitions between real processes (needs root, ip and iptables)"
@@ -37,6 +37,7 @@ check: environment-dev
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/bandit --quiet --configfile pyproject.toml --recursive merkle node serving bootnode gateway cluster scripts
 	.venv/bin/pytest -q tests/test_architecture.py
 
 test: environment-dev

@@ -15,6 +15,7 @@ from cluster import view
 from cluster.cli import DEFAULT_CHAIN_ID
 from cluster.creation import create, reconfigure
 from cluster.network import (
+    ANYWHERE,
     COMMANDS,
     CONFIG_FILES,
     NODES,
@@ -299,8 +300,8 @@ def _remote(kind: Kind, number: int | None, text: str, default: int) -> Process:
     ports = Ports()
     chosen = int(port) if colon else default
     if kind == "validator":
-        return Process(name, kind, "0.0.0.0", host, ports.rpc, chosen, address.lower())
-    return Process(name, kind, "0.0.0.0", host, chosen, 0, address.lower())
+        return Process(name, kind, ANYWHERE, host, ports.rpc, chosen, address.lower())
+    return Process(name, kind, ANYWHERE, host, chosen, 0, address.lower())
 
 
 def genesis(options: argparse.Namespace) -> int:

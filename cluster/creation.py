@@ -18,7 +18,7 @@ from node.guardfile import create as create_guard
 from node.keyfile import create_key
 
 KEY_FILES = {"validator": "node.key", "observer": "node.key", "gateway": "gateway.key"}
-SECRET_FILE = "master.secret"
+SECRET_FILE = "master.secret"  # nosec B105 # the name of a file
 CLIENT_KEY_FILE = "client.key"  # a gateway account for programs that use the client library, in dev networks
 GUARD_FILE = "guard"
 

@@ -66,7 +66,7 @@ def draw_plan(seed: int, duration_s: float, kinds: Sequence[str], network: Netwo
 
     Several validators may be down together: below a quorum the network must wait, and lose nothing.
     """
-    dice = random.Random(f"faults {seed}")
+    dice = random.Random(f"faults {seed}")  # nosec B311 # no secret: the same seed, the same faults
     weights = [KINDS[kind].weight for kind in kinds]
     free_at: dict[str, float] = {process.name: 0.0 for process in network}
     plan: list[Fault] = []

@@ -3,7 +3,9 @@
 Nothing but the standard library is loaded, since it is run every few seconds beside each process.
 """
 
+import contextlib
 import http.client
+import ipaddress
 import os
 import sys
 import tomllib
@@ -17,7 +19,6 @@ BINDS = {
     "node.toml": (("rpc", "bind"), "PSEPHOS_NODE_RPC__BIND", "127.0.0.1:8001"),
     "gateway.toml": (("bind",), "PSEPHOS_GATEWAY_BIND", "127.0.0.1:8000"),
 }
-WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Unhealthy(Exception):
@@ -48,7 +49,16 @@ def endpoint(config: Path, environment: Mapping[str, str]) -> tuple[str, int]:
     host = host.strip("[]")
     if not host or not port.isdecimal():
         raise Unhealthy(f"{config}: '{text}' is not HOST:PORT")
-    return WILDCARDS.get(host, host), int(port)
+    return _reachable(host), int(port)
+
+
+def _reachable(host: str) -> str:
+    """Where to ask who listens on `host`: the loopback address for one that means every interface."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        if address.is_unspecified:
+            return "127.0.0.1" if address.version == 4 else "::1"
+    return host
 
 
 def check(host: str, port: int) -> None:

@@ -70,7 +70,7 @@ class Load:
         return Vote(transaction_id, voter, choice, self.key.nullifier(voter), self.key.record_id(transaction_id))
 
     async def _caller(self, number: int) -> None:
-        dice = random.Random(f"caller {self.seed} {number}")
+        dice = random.Random(f"caller {self.seed} {number}")  # nosec B311 # no secret: the same seed, the same ballots
         count = 0
         sent: list[Vote] = []
         while not self.stopping and len(self.requests) < REQUESTS_MAX:

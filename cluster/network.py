@@ -10,6 +10,7 @@ FORMAT = 1
 FILE = "cluster.json"
 VALIDATORS_MAX = 7
 LOCAL = "127.0.0.1"
+ANYWHERE = "0.0.0.0"  # nosec B104 # on a host of its own, which only its operator can firewall
 
 Kind = Literal["bootnode", "validator", "observer", "gateway"]  # an observer is a node that follows and signs nothing
 CONFIG_FILES: Mapping[Kind, str] = {
@@ -159,7 +160,7 @@ def local_network(
     names += [("observer", "observer")] if observer else []
     names += [("gateway", "gateway")]
     processes = tuple(
-        Process(name, kind, "0.0.0.0" if containers else LOCAL, name if containers else LOCAL, 1)
+        Process(name, kind, ANYWHERE if containers else LOCAL, name if containers else LOCAL, 1)
         for name, kind in names
     )
     return Network(chain_id, dev, block_interval_ms, processes, containers=containers).with_ports(ports)

@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404 # starting processes is its work
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -52,7 +52,8 @@ def _stat(pid: int) -> tuple[str, str] | None:
 
 def _stat_by_ps(pid: int) -> tuple[str, str] | None:
     """The same where there is no /proc (macOS)."""
-    found = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    words = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)  # nosec B603 # no shell, nobody's input
     state, _, started = found.stdout.strip().partition(" ")
     return (state[0], started.strip()) if state else None
 
@@ -171,7 +172,7 @@ class ProcessTable:
         with log.open("ab") as output:
             output.write(f"--- psephos starts {process.name} at {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
             output.flush()
-            child = subprocess.Popen(
+            child = subprocess.Popen(  # nosec B603 # our own program, no shell
                 self.command(process, config),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

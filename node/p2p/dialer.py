@@ -73,7 +73,7 @@ class Dialer:
 
     def closed(self, peer: bytes) -> None:
         """The session with the peer is over."""
-        self._plan.closed(peer, now_ms=monotonic_ms(), jitter=random.random())
+        self._plan.closed(peer, now_ms=monotonic_ms(), jitter=random.random())  # nosec B311 # no secret
 
     def tick(self) -> None:
         """Begin the attempts that are due, and write the book when there is news; call it a few times a second."""
@@ -106,7 +106,7 @@ class Dialer:
         if is_open:
             self._plan.ended(peer)
         else:
-            self._plan.failed(peer, now_ms=monotonic_ms(), jitter=random.random())
+            self._plan.failed(peer, now_ms=monotonic_ms(), jitter=random.random())  # nosec B311 # no secret
 
     async def _save(self) -> None:
         self._book_has_news = False

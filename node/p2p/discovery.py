@@ -76,7 +76,7 @@ class Discovery:
             while True:
                 self._hurry.clear()
                 await asyncio.gather(*(self._ask(client, url) for url in self._bootnodes))
-                delay_s = self._delay_ms * (0.5 + 0.5 * random.random()) / 1000
+                delay_s = self._delay_ms * (0.5 + 0.5 * random.random()) / 1000  # nosec B311 # no secret
                 self._delay_ms = min(self._delay_ms * 2, self._policy.announce_cap_ms)
                 try:
                     async with asyncio.timeout(delay_s):  # Python 3.11's wait_for can swallow a cancellation
