@@ -72,7 +72,7 @@ class Bootnode:
         metrics: MetricsServer | None = None
         if self._config.metrics.bind is not None:
             endpoint = parse_endpoint(self._config.metrics.bind, port_min=0)
-            metrics = MetricsServer((endpoint.host, endpoint.port), self._fill, self._config.metrics.url_file)
+            metrics = MetricsServer((endpoint.host, endpoint.port), METRICS, self._fill, self._config.metrics.url_file)
         try:
             await web.TCPSite(runner, bind.host, bind.port, reuse_address=True).start()
             if metrics is not None:

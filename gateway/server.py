@@ -18,7 +18,7 @@ from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
 from gateway.disk import FolderInUse
 from gateway.journal_format import JournalCorrupt
-from gateway.metrics import fill
+from gateway.metrics import METRICS, fill
 from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, raise_file_limit
@@ -128,6 +128,7 @@ async def serve(config: GatewayConfig) -> None:
     if config.metrics.bind is not None:
         metrics = MetricsServer(
             split_endpoint(config.metrics.bind),
+            METRICS,
             lambda page: fill(page, gateway, app[CALLS], app[GUARD]),
             config.metrics.url_file,
         )

@@ -32,7 +32,7 @@ from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
 from node.membership import Membership
-from node.metrics import NodeMetrics
+from node.metrics import METRICS, NodeMetrics
 from node.overridefile import read_overrides
 from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
@@ -226,7 +226,7 @@ class Service:
         server = self._rpc_server()
         metrics: MetricsServer | None = None
         if (bind := self._config.metrics.bind) is not None:
-            metrics = MetricsServer(parse_endpoint(bind), self._fill, self._config.metrics.url_file)
+            metrics = MetricsServer(parse_endpoint(bind), METRICS, self._fill, self._config.metrics.url_file)
         try:
             await self._network.start()
             await server.start()

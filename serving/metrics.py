@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,21 +39,30 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-class Page(Collector):
-    """What one scrape is answered with."""
+_FAMILIES: dict[str, Callable[..., Family]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
-    def __init__(self) -> None:
-        self._families: dict[str, Family] = {}
+
+class Page(Collector):
+    """What one scrape is answered with: a family for each of `metrics`, in their order, even if it stays empty."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._families = {
+            metric.name: _FAMILIES[metric.kind](metric.name, metric.help, labels=metric.labels) for metric in metrics
+        }
 
     def put(self, metric: Metric, value: float, *labels: str) -> None:
         """Add a sample of a gauge or counter; `labels` are the values, in the order of the metric's names."""
-        family = self._family(metric)
+        family = self._families[metric.name]
         assert isinstance(family, (GaugeMetricFamily, CounterMetricFamily))
         family.add_metric(labels, value)
 
     def put_distribution(self, metric: Metric, distribution: Distribution, *labels: str) -> None:
         """Add a histogram."""
-        family = self._family(metric)
+        family = self._families[metric.name]
         assert isinstance(family, HistogramMetricFamily)
         family.add_metric(labels, distribution.buckets(), distribution.sum)
 
@@ -74,13 +83,6 @@ class Page(Collector):
     def text(self) -> bytes:
         """The page in Prometheus's text format, with what the operating system knows of this process."""
         return generate_latest(self) + generate_latest(_PROCESS)
-
-    def _family(self, metric: Metric) -> Family:
-        family = self._families.get(metric.name)
-        if family is None:
-            make = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
-            family = self._families[metric.name] = make[metric.kind](metric.name, metric.help, labels=metric.labels)
-        return family
 
 
 _PROCESS = ProcessCollector(registry=None)
@@ -114,12 +116,16 @@ class MetricsServer:
 
     Args:
         bind: host and port; port 0 lets the system choose.
+        metrics: all that there are, COMMON among them.
         fill: puts everything on a page; called for one scrape at a time.
         url_file: where to write the URL, since the port may be another one at each start.
     """
 
-    def __init__(self, bind: tuple[str, int], fill: Fill, url_file: Path | None = None) -> None:
+    def __init__(
+        self, bind: tuple[str, int], metrics: Sequence[Metric], fill: Fill, url_file: Path | None = None
+    ) -> None:
         self._bind = bind
+        self._metrics = metrics
         self._fill = fill
         self._url_file = url_file
         self.url = ""  # once it has started
@@ -151,7 +157,7 @@ class MetricsServer:
     async def page(self) -> bytes:
         """What a scraper reads."""
         async with self._one_at_a_time:
-            page = Page()
+            page = Page(self._metrics)
             await self._fill(page)
             page.put_distribution(LOOP_LAG, self._lag)
             return page.text()
