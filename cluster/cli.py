@@ -99,7 +99,9 @@ def _verbs_that_run(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _data_dir(down)
     status = verbs.add_parser("status", help="what runs, where, and how it is")
     _data_dir(status)
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--once", action="store_true", help="print once, as it does where no terminal is")
+    status.add_argument("--json", action="store_true", help="for programs; prints once")
+    status.add_argument("--interval-s", type=float, default=1.0, metavar="S", help="between two looks (default: 1)")
     for verb, meaning in (
         ("kill", "end a process at once (SIGKILL)"),
         ("start", "start a process that does not run"),

@@ -1,7 +1,6 @@
 """The verbs of `psephos` that make networks and look after their processes."""
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -11,13 +10,12 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from cluster import view
+from cluster import status
 from cluster.cli import DEFAULT_CHAIN_ID
 from cluster.creation import create, reconfigure
 from cluster.network import (
     ANYWHERE,
     COMMANDS,
-    CONFIG_FILES,
     NODES,
     ClusterError,
     Kind,
@@ -28,7 +26,7 @@ from cluster.network import (
     local_network,
     require,
 )
-from cluster.probe import Health, Prober
+from cluster.probe import Prober
 from cluster.processes import STOP_GRACE_S, ProcessTable
 from cluster.supervisor import NAME as SUPERVISOR
 from cluster.supervisor import Supervisor, stop_all
@@ -156,66 +154,6 @@ def down(options: argparse.Namespace) -> int:
             time.sleep(0.05)
     stop_all(table, network)
     print(f"stopped {', '.join(running)}" if running else "nothing runs")
-    return 0
-
-
-def _row(process: Process, table: ProcessTable, health: Health) -> dict[str, object]:
-    identity = table.alive(process.name)
-    state = table.state(process.name)
-    if state == "stopped":
-        told = "stopped"
-    elif state == "paused":
-        told = "paused"
-    elif not health.healthy:
-        told = f"unhealthy: {health.detail or 'GET /health failed'}"
-    else:
-        told = "ready" if health.ready else f"not ready: {health.detail}"
-    return {
-        "name": process.name,
-        "kind": process.kind,
-        "state": state,
-        "pid": identity.pid if identity else None,
-        "address": process.address or None,
-        "url": process.url,
-        "p2p": f"{process.host}:{process.p2p_port}" if process.p2p_port else None,
-        "data_dir": str(table.folder(process)),
-        "log": str(table.log_file(process.name)),
-        "config": str(table.folder(process) / CONFIG_FILES[process.kind]),
-        "height": health.height,
-        "round": health.round,
-        "peers": health.peers,
-        "mempool": health.mempool,
-        "ballots": health.ballots,
-        "anchors": health.anchors,
-        "level": health.level,
-        "healthy": health.healthy,
-        "ready": health.ready,
-        "health": told,
-    }
-
-
-def status(options: argparse.Namespace) -> int:
-    """Each process: pid, endpoints, data directory, log file, height, health."""
-    network = require(options.data_dir)
-    table = ProcessTable(options.data_dir)
-    with closing(Prober()) as prober:
-        health = prober.ask(process for process in network if table.state(process.name) != "stopped")
-    rows = [_row(process, table, health.get(process.name, Health())) for process in network]
-    if options.json:
-        document = {
-            "data_dir": str(table.data_dir),
-            "chain_id": network.chain_id,
-            "genesis_hash": network.genesis_hash,
-            "supervisor": owner.pid if (owner := table.alive(SUPERVISOR)) else None,
-            "processes": rows,
-        }
-        print(json.dumps(document, indent=2))
-        return 0
-    console = Console(highlight=False)
-    supervisor = table.alive(SUPERVISOR)
-    looked_after = f", looked after by pid {supervisor.pid}" if supervisor else ""
-    console.print(f"{table.data_dir}: chain {network.chain_id}{looked_after}\n", soft_wrap=True)
-    console.print(view.status_table(rows, table.data_dir))
     return 0
 
 
@@ -357,7 +295,7 @@ def run(options: argparse.Namespace) -> int:
     verbs = {
         "up": up,
         "down": down,
-        "status": status,
+        "status": status.run,
         "start": start,
         "kill": lambda o: _signal(o, signal.SIGKILL, "was killed"),
         "pause": lambda o: _signal(o, signal.SIGSTOP, "is paused"),
