@@ -160,6 +160,19 @@ def test_an_invalid_block_is_not_prepared(council: Council) -> None:
     assert bench.kinds() == [Kind.ROUND_CHANGE]
 
 
+def test_a_block_refused_as_fresh_is_committed_once_a_quorum_has_prepared_it(council: Council) -> None:
+    bench, block = Bench(council, 0), council.block(0)
+    bench.valid = False  # its clock is slow
+    assert [each.fresh for each in bench.hear(1, council.proposal(0, block)).validate] == [True]
+    bench.valid = True
+    for who in (1, 2):
+        assert not bench.hear(who, council.say(who, Kind.PREPARE, 0, block.hash)).validate
+    assert bench.signed == []
+    ready = bench.hear(3, council.say(3, Kind.PREPARE, 0, block.hash))
+    assert [each.fresh for each in ready.validate] == [False]
+    assert bench.kinds() == [Kind.PREPARE, Kind.COMMIT]
+
+
 def test_a_block_refused_as_fresh_is_executed_again_once_a_quorum_vouches_for_it(council: Council) -> None:
     bench, block = Bench(council, 0), council.block(0)
     bench.valid = False  # say, its timestamp lies too far in the future

@@ -1,7 +1,9 @@
 """The sign guard: its rules, its records across every kind of damage, and the lost and the stale one in the engine."""
 
+import zlib
 from collections.abc import Iterator
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +124,57 @@ def long_guard() -> tuple[bytes, list[int]]:
     return image, starts
 
 
+MARK = b"\x8f\x01\xee\x42"
+
+
+def torn_with(inside: bytes, mark: bytes) -> tuple[bytes, bytes]:
+    """A guard file, and what is left of it when the record of a block that holds `inside` is torn at its end."""
+    image = create_records(COUNCIL.domain, ME, mark=mark)
+    guard = replay(image, COUNCIL.domain, ME)[0]
+    data = sign_transaction(SigningKey(b"\x05" * 32), chain_id=1, nonce=0, to=bytes(20), gas_limit=10**6, data=inside)
+    block = Block(BLOCKS[0].header, (data,))
+    guard.note_signed([Statement(Kind.COMMIT, 1, 0, block.hash)], Prepared(0, block, ()))
+    return image, image + b"".join(guard.flush())[:-3]
+
+
+def test_nobodys_transaction_makes_a_torn_tail_look_corrupt() -> None:
+    later = fresh_guard()
+    later.sequence = 9
+    later.note_lost()
+    forged = b"".join(later.flush())  # a whole record, later than all that are there
+    image, torn = torn_with(forged, MARK)
+    assert forged in torn
+    assert replay(torn, COUNCIL.domain, ME)[1] == len(image)
+    with pytest.raises(GuardCorrupt, match="not its end"):  # so it was in files without a mark of their own
+        replay(torn_with(forged, b"PSG1")[1], COUNCIL.domain, ME)
+
+
+def test_damage_in_the_middle_is_found_by_the_files_own_mark() -> None:
+    image = create_records(COUNCIL.domain, ME, mark=MARK)
+    guard = replay(image, COUNCIL.domain, ME)[0]
+    records: list[bytes] = []
+    for height in (1, 2, 3):
+        guard.note_signed([Statement(Kind.PREPARE, height, 0, HASHES[0])])
+        records += guard.flush()
+    assert all(record.startswith(MARK) for record in records)
+    assert replay(image + b"".join(records), COUNCIL.domain, ME) == (guard, len(image) + sum(map(len, records)))
+    again, _ = replay(guard.snapshot_records(), COUNCIL.domain, ME)
+    assert (again, again.mark) == (guard, MARK), "a compacted file keeps its mark"
+    damaged = bytearray(image + b"".join(records))
+    damaged[len(image) + 20] ^= 1
+    with pytest.raises(GuardCorrupt, match="not its end"):
+        replay(bytes(damaged), COUNCIL.domain, ME)
+
+
+def test_a_file_without_a_mark_of_its_own_is_read_as_ever() -> None:
+    image = create_records(COUNCIL.domain, ME)
+    assert msgpack.unpackb(image[12:]) == [0, [[0, 1, COUNCIL.domain.chain_id, COUNCIL.domain.genesis_hash, ME]]]
+    floor = bytes(msgpack.packb([1, [[4, 7]]], use_bin_type=True))
+    record = b"PSG1" + len(floor).to_bytes(4, "big") + zlib.crc32(floor).to_bytes(4, "big") + floor
+    guard, whole = replay(image + record, COUNCIL.domain, ME)
+    assert (guard.mark, guard.floor, guard.asked, whole) == (b"PSG1", 7, None, len(image + record))
+
+
 def test_damage_in_the_middle_is_refused_wherever_it_is() -> None:
     image, starts = long_guard()
     for position in range(0, starts[-1], 7):
@@ -200,6 +253,37 @@ def test_a_lost_guard_signs_only_above_two_more_than_the_others_heads() -> None:
     for head, signs in ((chain[5], False), (chain[6], True)):
         engine.step(HeadAdvanced(head), now_ms=5)
         assert engine.status().signs is signs
+
+
+def test_a_floor_holds_for_the_set_that_was_asked_for_it() -> None:
+    """A, B and C have been left behind at height 3; D asks them. Block 4, which it fetches, names others."""
+    guard = replay(create_records(COUNCIL.domain, ME, lost=True), COUNCIL.domain, ME)[0]
+    engine, chain = engine_of(guard), list(heads(9))
+    for i in (1, 2, 3):
+        engine.step(PeerStatus(COUNCIL.validators[i], 3), now_ms=1)
+    engine.step(HeadAdvanced(chain[2]), now_ms=2)
+    assert (engine.status().guard_lost, engine.status().guard_floor) == (False, 5)
+    newcomers = tuple(sorted((ME, *(bytes([number]) * 20 for number in (0xE0, 0xE1, 0xE2)))))
+    renewed = [Head(head.header, newcomers) for head in chain]
+    assert engine.step(HeadAdvanced(renewed[3]), now_ms=3).guard, "that the floor is no floor any more is durable"
+    assert engine.status().guard_lost
+    again = engine_of(replay(guard.snapshot_records(), COUNCIL.domain, ME)[0], renewed[3])
+    for each in (engine, again):
+        for newcomer in newcomers:
+            each.step(PeerStatus(newcomer, 8), now_ms=4)
+        for head in renewed[4:7]:
+            each.step(HeadAdvanced(head), now_ms=5)
+            assert each.status().guard_lost, "the newcomers are further"
+        each.step(HeadAdvanced(renewed[7]), now_ms=6)
+        assert (each.status().guard_lost, each.status().guard_floor) == (False, 10)
+
+
+def test_an_operators_floor_holds_for_every_set() -> None:
+    guard = replay(create_records(COUNCIL.domain, ME, lost=True), COUNCIL.domain, ME)[0]
+    guard.note_floor(6)
+    engine, chain = engine_of(guard), list(heads(4))
+    engine.step(HeadAdvanced(Head(chain[3].header, COUNCIL.validators[:2])), now_ms=1)
+    assert (engine.status().guard_lost, engine.status().guard_floor) == (False, 6)
 
 
 def test_two_reports_are_no_quorum_of_four() -> None:

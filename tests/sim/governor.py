@@ -19,6 +19,7 @@ from tests.sim.scheduler import Scheduler
 
 GAS = 5_000_000
 WORK_US = 400_000
+STRANGERS = 0.4  # of the changes, somebody votes on who has no vote
 Change = tuple[int, bytes, bytes]  # as `propose` takes it: kind, account, replacement
 
 
@@ -94,12 +95,15 @@ class Governor:
         keys = {key.address: key for key in self._scene.foundation.keys}
         self._campaign = Campaign(target, [self._vote(keys[voter], change) for voter in voters])
         self._budget.coming = target
+        outsiders = [address for address in keys if address not in members]
+        if outsiders and self._scene.random.random() < STRANGERS:  # who was removed, or never was in, votes as well
+            self._submit(self._vote(keys[self._scene.random.choice(outsiders)], change))
         for vote in self._campaign.votes:
             self._submit(vote)
 
     def _vote(self, key: SigningKey, change: Change) -> Transaction:
         nonce = self._nonces.get(key.address, 0)
-        self._nonces[key.address] = nonce + 1
+        self._nonces[key.address] = nonce + 1  # also a stranger's, which is on the chain in time, and fails there
         data = ABI.encode_call("propose", *change)
         return sign_transaction(key, chain_id=CHAIN_ID, nonce=nonce, to=VALIDATORS, gas_limit=GAS, data=data)
 
