@@ -26,6 +26,7 @@ IDS_KEPT = 100_000
 TIMES_KEPT = 1_000
 WINDOW_S = 600.0  # throughput is that of the last ten minutes
 ASK_AGAIN_S = 5.0
+DENIALS_MAX = 60  # by a quorum, of an anchor that nobody here knows but the one who wants to be told of it
 STATUSES = ("pending", "processing", "completed", "failed")
 
 
@@ -96,6 +97,9 @@ class Anchorage:
         core.delivery.on_end = self._ended
 
     async def start(self) -> None:
+        for waiting in self._core.book.anchors():
+            if isinstance(waiting.record, Anchor):
+                self.remember(batch_of(waiting.record))
         self._spawn(self._retry_now_and_then())
         self._spawn(self._report_now_and_then())
         for batch_id in self._callbacks.waiting():
@@ -146,13 +150,7 @@ class Anchorage:
 
     def batch(self, given: uuid.UUID) -> uuid.UUID:
         """The batch id behind an anchor id that was seen lately; any other id is taken for a batch id."""
-        known = self._batches.get(given)
-        if known is not None:
-            return known
-        for item in self._core.book.anchors():
-            if isinstance(item.record, Anchor) and anchor_id(batch_of(item.record)) == given:
-                return batch_of(item.record)
-        return given
+        return self._batches.get(given, given)
 
     def _ended(self, item: Item) -> None:
         if not isinstance(item.record, Anchor):
@@ -182,15 +180,20 @@ class Anchorage:
         await self._callbacks.tell(anchor.batch_id, body, ended=not may_change)
 
     async def _tell_from_chain(self, batch_id: bytes) -> None:
-        while True:
+        denials = 0
+        while denials < DENIALS_MAX:
             try:
                 standing = await self._core.chain.anchor(batch_id, sure=True)
+                denials += standing is None
             except NoValidator:
                 standing = None
             if standing is not None and isinstance(standing.record, Anchor):
                 await self._tell(standing.record, "completed", standing, None)
                 return
             await asyncio.sleep(ASK_AGAIN_S)
+        # Neither the journal nor the chain knows it: its anchor was never acknowledged.
+        log.warning("nobody is told of batch %s, which was never anchored", uuid.UUID(bytes=batch_id[:16]))
+        await self._callbacks.forget(batch_id)
 
     async def _retry_now_and_then(self) -> None:
         while True:
@@ -291,7 +294,7 @@ def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | 
         "transaction_id": "0x" + standing.place.transaction_hash.hex() if standing is not None else None,
         "block_number": standing.place.block_number if standing is not None else None,
         "gas_used": standing.gas_used if standing is not None else None,
-        "gas_price_gwei": 0.0 if standing is not None else None,
+        "gas_price_gwei": standing.gas_price / 10**9 if standing is not None else None,
         "network": f"psephos-{chain_id}",
         "error": (item.reason or item.failed) if failed and item is not None else None,
         "retry_count": None if item is None else item.attempts,

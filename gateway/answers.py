@@ -52,6 +52,11 @@ class Election(Answer):
     state: Literal["scheduled", "open", "delivering", "closed", "cancelled"] = Field(examples=["open"])
     creator: str = Field(examples=[ADDRESS])
     registrars: list[str] = Field(description="who may cast; empty: every gateway", examples=[[]])
+    voter_key: Literal["shared", "random", "none", "elsewhere"] = Field(
+        description="the key of voters' nullifiers: `random`: this gateway alone has it; `none`: none was named; "
+        "`elsewhere`: this gateway has not got it, or not any more, and cannot cast",
+        examples=["shared"],
+    )
 
 
 class ElectionChanged(Answer):

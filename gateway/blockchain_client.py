@@ -36,11 +36,10 @@ from gateway.elections import state_name
 from gateway.journal_format import Place
 from gateway.models import VoteBody, show_election_id
 from gateway.problems import Problem
-from gateway.records import Ballot
 from gateway.secrets import SecretError, read_key, read_secret
 from gateway.state import first_state
 from gateway.validators import DEFAULT_VALIDATORS, NoValidator, ValidatorNode, ValidatorStatus
-from gateway.views import audit_shown, item_status, results_shown, status_by_record_id, taken, validators_shown
+from gateway.views import audit_shown, chain_status, kept_status, results_shown, taken, validators_shown
 from node.chain.genesis import domain_of
 
 __all__ = [
@@ -279,12 +278,9 @@ class BlockchainClient:
         """`pending`, `confirmed`, `rejected` with reason, or `unknown` to a quorum. Raises NoValidator."""
         async with self._within() as core:
             election = _election_id(election_id)
-            record_id = core.elections.key(election).record_id(transaction_id)
             shown = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
-            item = core.book.by_alias(record_id)
-            if item is not None and isinstance(item.record, Ballot) and item.record.election == election:
-                return cast(ConfirmationStatus, item_status(core, item, shown))
-            return cast(ConfirmationStatus, await status_by_record_id(core, election, record_id, shown))
+            kept = kept_status(core, election, transaction_id, shown)
+            return cast(ConfirmationStatus, kept or await chain_status(core, election, transaction_id, shown))
 
     async def wait_for_confirmation(
         self, transaction_id: str, election_id: int | str, max_wait_seconds: float = 30.0

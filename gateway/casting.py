@@ -13,7 +13,7 @@ from gateway.definitions import Election
 from gateway.elections import state_name
 from gateway.models import VoteBody
 from gateway.nullifier import InvalidId
-from gateway.problems import Problem, refusal
+from gateway.problems import Problem, key_mismatch, refusal
 from gateway.records import Ballot
 from gateway.validators import NoValidator
 from gateway.views import record_shown
@@ -148,12 +148,6 @@ def _check_election(core: Core, election: Election, kind: int) -> None:
         raise Problem(409, "election-not-open", "The election is closed.", state="delivering")
     if election.state in (ElectionState.CLOSED, ElectionState.CANCELLED, ElectionState.DELIVERING):
         raise Problem(409, "election-not-open", f"The election is {state_name(election)}.", state=state_name(election))
-
-
-def key_mismatch() -> Problem:
-    """The answer of a gateway that has not the key which the election was created with."""
-    detail = "This gateway has not the key that the election was created with, so it could count a voter twice."
-    return Problem(409, "key-mismatch", detail)
 
 
 async def refused(core: Core, item: Item, shown: dict[str, Any]) -> Problem:

@@ -19,7 +19,7 @@ from node.chain.block import Header
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.anchors import SIZE_SLOT
 from node.chain.contracts.elections import ElectionState, log_slots, tally_slots
-from node.chain.transaction import decode_transaction
+from node.chain.transaction import Transaction, decode_transaction
 from node.consensus.quorum import quorum
 
 BLOCKS_KEPT = 16
@@ -45,6 +45,7 @@ class Standing:
     place: Place
     timestamp: int
     gas_used: int
+    gas_price: int  # wei of a unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,8 @@ class Chain:
                 if wanted and cast.outcomes[place] == 0:
                     index = accepted_index(cast, place)
                     where = Place(block.header.number, block.header.hash, transaction.hash)
-                    return Standing(ballot, index, where, block.header.timestamp, gas_used)
+                    price = price_of(block, transaction)
+                    return Standing(ballot, index, where, block.header.timestamp, gas_used, price)
         raise NoValidator(f"block {block.header.number} does not hold the ballot that a validator says it does")
 
     def _find_anchor(self, block: FinalBlock, batch_id: bytes) -> Standing:
@@ -310,9 +312,15 @@ class Chain:
             if anchored is not None and anchored[0] == batch_id:
                 _, _, root, count, algorithm = _anchored_fields(receipt.event_logs[0].data, anchored)
                 where = Place(block.header.number, block.header.hash, transaction.hash)
-                record = Anchor(batch_id, root, count, algorithm)
-                return Standing(record, anchored[1], where, block.header.timestamp, gas_used)
+                record, price = Anchor(batch_id, root, count, algorithm), price_of(block, transaction)
+                return Standing(record, anchored[1], where, block.header.timestamp, gas_used, price)
         raise NoValidator(f"block {block.header.number} does not hold the anchor that a validator says it does")
+
+
+def price_of(block: FinalBlock, transaction: Transaction) -> int:
+    """What a unit of gas cost the sender, in wei (EIP-1559)."""
+    base_fee = block.header.base_fee_per_gas
+    return base_fee + transaction.effective_tip(base_fee)
 
 
 def _anchored_fields(data: bytes, anchored: tuple[bytes, int]) -> tuple[bytes, int, bytes, int, str]:

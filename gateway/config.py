@@ -113,6 +113,8 @@ class CallbacksConfig(_Section):
     backoff_ms: Annotated[int, Field(ge=1, description="pause after the first failure; doubles up to an hour")] = 1_000
 
 
+_FOLDER_PATHS = ("genesis", "key", "master_secret", "election_keys", "journal", "spool")
+
 Scope = Literal["vote", "anchor", "read", "admin"]
 
 
@@ -178,6 +180,9 @@ class GatewayConfig(BaseSettings):
     master_secret: Annotated[
         Path, Field(description="the secret that voters' nullifiers derive from, 32 bytes of hex, mode 0600")
     ] = Path("master.secret")
+    election_keys: Annotated[Path, Field(description="folder of elections' random keys, erased in the end")] = Path(
+        "election-keys"
+    )
     journal: Annotated[Path, Field(description="folder of what is accepted and not yet final")] = Path("journal")
     spool: Annotated[Path, Field(description="folder that takes over when the journal's disk fails")] = Path("spool")
     state: Annotated[Path, Field(description="file with the last verified head and tallies")] = Path("verified.json")
@@ -267,7 +272,7 @@ def load_config(path: Path) -> GatewayConfig:
         )
         raise ConfigError(f"configuration {path}: {faults}") from None
     folder = path.resolve().parent
-    paths = {name: folder / getattr(config, name) for name in ("genesis", "key", "master_secret", "journal", "spool")}
+    paths = {name: folder / getattr(config, name) for name in _FOLDER_PATHS}
     if config.key_password_file is not None:
         paths["key_password_file"] = folder / config.key_password_file
     metrics = config.metrics.model_copy(update={"url_file": folder / config.metrics.url_file})

@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from gateway.book import Book, Commit, Item, NotDurable
 from gateway.chain import Chain
 from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig, RpcConfig
 from gateway.delivery import Delivery
+from gateway.electionkeys import ElectionKeys
 from gateway.elections import Elections
 from gateway.follower import Follower
 from gateway.journal_format import Place
@@ -68,6 +70,7 @@ class Plan:
     anchors: AnchorsConfig
     pending_max: int
     pending_bytes_max: int
+    election_keys: Path | None = None  # where random keys of elections are kept
 
 
 class Core:
@@ -100,7 +103,8 @@ class Core:
             on_jump=self._on_jump,
         )
         self.chain = Chain(self.pool, self.follower)
-        self.elections = Elections(self.chain, state, plan.domain, plan.secret, self.book, self.accept, plan.elections)
+        keys = ElectionKeys(plan.secret, plan.domain, plan.election_keys)
+        self.elections = Elections(self.chain, state, keys, self.book, self.accept, plan.elections)
         self.delivery = self._make_delivery()
         self._sender = self._make_sender()
         self.touched: set[int] = set()  # elections that ballots came for since their tallies were looked at

@@ -1,6 +1,7 @@
 """Elections as the gateway sees them: definitions kept at hand, keys, creation, and results that are proven."""
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -11,17 +12,16 @@ from gateway.calls import ELECTIONS_ABI
 from gateway.chain import Chain, Tally
 from gateway.config import ElectionsConfig
 from gateway.definitions import Election
-from gateway.nullifier import ElectionKey, election_key
+from gateway.electionkeys import ElectionKeys
+from gateway.nullifier import ElectionKey
 from gateway.records import Call
 from gateway.state import VerifiedState
 from gateway.validators import NoValidator
 from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.elections import ElectionState
-from node.chain.domain import Domain
 
 log = logging.getLogger(__name__)
 
-KEYS_KEPT = 1024
 ELECTIONS_KEPT = 10_000
 FRESH_S = 2.0  # an older definition is read again, and serves meanwhile
 STALE_S = 5.0  # a still older one serves only where the new one does not come in time
@@ -46,30 +46,23 @@ class Elections:
         self,
         chain: Chain,
         state: VerifiedState,
-        domain: Domain,
-        master_secret: bytes,
+        keys: ElectionKeys,
         book: Book,
         accept: Callable[[Call], Awaitable[Item]],
         config: ElectionsConfig,
     ) -> None:
-        self._chain, self._state, self._domain, self._book = chain, state, domain, book
-        self._master_secret = master_secret
+        self._chain, self._state, self._book = chain, state, book
+        self.keys = keys
         self._accept = accept
         self.auto_create, self._auto_options = config.auto_create, config.auto_create_options
-        self._keys: dict[int, ElectionKey] = {}
         self._read_at: dict[int, float] = {}
         self._reading: dict[int, asyncio.Task[Election | None]] = {}
         self._making: dict[int, asyncio.Task[bool]] = {}
 
     def key(self, id_: int) -> ElectionKey:
-        """The election's keyed hashes."""
-        key = self._keys.get(id_)
-        if key is None:
-            key = ElectionKey(election_key(self._master_secret, self._domain, id_), id_)
-            if len(self._keys) >= KEYS_KEPT:
-                self._keys.pop(next(iter(self._keys)))
-            self._keys[id_] = key
-        return key
+        """The election's keyed hashes: those of the key that it was made with, where this gateway has it."""
+        known = self._state.elections.get(id_)
+        return self.keys.fitting(id_, None if known is None else known.key_check)
 
     async def get(self, id_: int, *, fresh: bool = False) -> Election | None:
         """The election, at most STALE_S old, older when no validator answers; None where there is none.
@@ -115,8 +108,16 @@ class Elections:
         return election
 
     def key_fits(self, election: Election) -> bool:
-        """Whether this gateway's secret is the one that the election was made with (none given: anybody's)."""
+        """Whether this gateway has the key that the election was made with (no check value: anybody's)."""
         return election.key_check in (bytes(32), self.key(election.id).check)
+
+    def voter_key(self, election: Election) -> str:
+        """Which key the election was made with, in a word of the API."""
+        if election.key_check == bytes(32):
+            return "none"
+        if election.key_check == self.keys.derived(election.id).check:
+            return "shared"
+        return "random" if self.key_fits(election) else "elsewhere"
 
     def create_call(
         self,
@@ -129,15 +130,29 @@ class Elections:
         closes_at: int = 0,
         delivery_grace_s: int = DELIVERY_GRACE_S,
         registrars: tuple[bytes, ...] = (),
+        key_check: bytes | None = None,
     ) -> Call:
-        """The call that creates an election, bound to this gateway's secret."""
+        """The call that creates an election, bound to the key with this check value, or to the derived one."""
         schedule = (KINDS[kinds], opens_at, closes_at, delivery_grace_s)
-        arguments = (id_, title, options, *schedule, list(registrars), self.key(id_).check)
+        check = self.keys.derived(id_).check if key_check is None else key_check
+        arguments = (id_, title, options, *schedule, list(registrars), check)
         return Call(ELECTIONS, ELECTIONS_ABI.encode_call("create", *arguments))
 
     def end_call(self, id_: int, function: str) -> Call:
         """The call that closes or cancels an election (`function`: "close" or "cancel")."""
         return Call(ELECTIONS, ELECTIONS_ABI.encode_call(function, id_))
+
+    async def erase_old_keys(self) -> None:
+        """Erase the random keys of elections whose tallies are final, and those that no election was made with."""
+        for id_ in self.keys.random_ids():
+            with contextlib.suppress(NoValidator):
+                election, key = await self.get(id_), self.keys.random(id_)
+                if election is None or key is None:  # its creation may be on its way
+                    continue
+                is_over = election.state in (ElectionState.CLOSED, ElectionState.CANCELLED)
+                if is_over or election.key_check != key.check:
+                    await self.keys.erase(id_)
+                    log.info("the random key of election %d is erased", id_)
 
     async def ensure(self, id_: int) -> bool:
         """Whether the election is there; in development networks it is created when it is not."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gateway.calls import accepted_index, ballots_of, read_cast
-from gateway.chain import Chain, Standing
+from gateway.chain import Chain, Standing, price_of
 from gateway.follower import Follower
 from gateway.journal_format import Place
 from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes, hex_int
@@ -353,7 +353,7 @@ def ballot_in(block: FinalBlock, election: int, transaction_hash: bytes, index: 
         for place, ballot in enumerate(ballots_of(transaction.to, transaction.data)):
             if cast.outcomes[place] == Outcome.ACCEPTED and accepted_index(cast, place) == index:
                 where = Place(block.header.number, block.header.hash, transaction_hash)
-                return Standing(ballot, index, where, block.header.timestamp, gas_used)
+                return Standing(ballot, index, where, block.header.timestamp, gas_used, price_of(block, transaction))
     return None
 
 

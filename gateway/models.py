@@ -112,6 +112,13 @@ class ElectionBody(_Body):
     closes_at: Annotated[int | None, Field(ge=0, lt=1 << 63)] = None
     delivery_grace_s: Annotated[int, Field(ge=0, lt=1 << 32)] = 3600
     registrars: Annotated[list[Annotated[str, Field(pattern="^0x[0-9a-fA-F]{40}$")]], Field(max_length=64)] = []
+    voter_key: Annotated[
+        Literal["shared", "random"],
+        Field(
+            description="what voters' nullifiers come from: the secret that gateways share, or a random key that this "
+            "gateway alone has and erases once the tally is final"
+        ),
+    ] = "shared"
 
     @model_validator(mode="after")
     def _addresses(self) -> "ElectionBody":

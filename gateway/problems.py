@@ -64,6 +64,15 @@ def refusal(reason: str, **extra: Any) -> Problem:
     return Problem(REASON_STATUS.get(name, 422), _code(name), f"The chain refuses this record: {reason}.", **extra)
 
 
+def key_mismatch() -> Problem:
+    """The answer of a gateway that has not the key which the election was created with."""
+    detail = (
+        "This gateway has not the key that the election was created with: it could count a voter twice, and knows no "
+        "transaction_id of it (a record_id, or the hash of a chain transaction, it does)."
+    )
+    return Problem(409, "key-mismatch", detail)
+
+
 def _code(name: str) -> str:
     if name.isupper():
         return name.lower().replace("_", "-")

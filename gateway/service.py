@@ -58,6 +58,7 @@ class Gateway(Core):
             config.anchors,
             config.limits.pending_max,
             config.limits.pending_bytes_max,
+            config.election_keys,
         )
         state = load_state(config.state, domain, genesis, load_overrides(config.overrides, genesis))
         try:
@@ -134,6 +135,10 @@ class Gateway(Core):
         while True:
             await asyncio.sleep(SAVE_INTERVAL_S)
             await self._look_at_tallies()
+            try:
+                await self.elections.erase_old_keys()
+            except OSError as error:
+                log.warning("an election's key cannot be erased: %s", error)
             try:
                 await self._save()
             except OSError as error:

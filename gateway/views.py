@@ -1,5 +1,6 @@
 """Records, tallies and checks as callers see them, over HTTP and through the client library alike."""
 
+import re
 from typing import Any
 
 from gateway.audit import Audit
@@ -8,12 +9,18 @@ from gateway.core import Core
 from gateway.elections import Result, state_name
 from gateway.journal_format import Place
 from gateway.models import show_election_id
+from gateway.problems import key_mismatch
 from gateway.records import Ballot
 from gateway.shown import shown_time
 from gateway.validators import Pool, Validator
 from node.chain.contracts.elections import ElectionState
 
+UNKNOWN = (
+    "No ballot of this election stands under this id. One that was equal to its voter's first ballot and came under "
+    "another id stands under the first one's: sent again, it is answered with that record."
+)
 _SEALED_ONLY = 2
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 
 
 def record_shown(record: object, place: Place | None, index: int) -> dict[str, Any]:
@@ -60,14 +67,39 @@ def item_status(core: Core, item: Item, shown: dict[str, Any]) -> dict[str, Any]
     return {"status": "pending", **shown, "source": "journal", "confirmations": 0, "level": core.level()}
 
 
-async def status_by_record_id(core: Core, election: int, record_id: bytes, shown: dict[str, Any]) -> dict[str, Any]:
-    """What a quorum of validators knows of a ballot. Raises NoValidator."""
-    standing = await core.chain.ballot(election, record_id=record_id, sure=True)
-    if standing is None:
-        return {"status": "unknown", **shown, "source": "poa", "confirmations": 0}
-    shown |= record_shown(standing.record, standing.place, standing.index)
-    since = confirmations(core, standing.place.block_number)
-    return {"status": "confirmed", **shown, "source": "poa", "confirmations": since}
+def _record_ids(core: Core, election: int, transaction_id: str) -> list[bytes]:
+    """The record ids that a name may stand for: that of a transaction id, and itself."""
+    own = core.elections.key(election).record_id(transaction_id)
+    return [own, bytes.fromhex(transaction_id[2:])] if _HASH.fullmatch(transaction_id) else [own]
+
+
+def kept_status(core: Core, election: int, transaction_id: str, shown: dict[str, Any]) -> dict[str, Any] | None:
+    """What became of a ballot that went through here; None where it is not remembered. Raises InvalidId."""
+    for record_id in _record_ids(core, election, transaction_id):
+        item = core.book.by_alias(record_id)
+        if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
+            return item_status(core, item, shown)
+    return None
+
+
+async def chain_status(core: Core, election: int, transaction_id: str, shown: dict[str, Any]) -> dict[str, Any]:
+    """What a quorum knows of a ballot by its transaction id; its record id is taken for one, too.
+
+    Raises InvalidId; NoValidator; Problem 409 where this gateway has not the election's key, so that a transaction id
+    means nothing to it.
+    """
+    definition = await core.elections.get(election)
+    fits = definition is None or core.elections.key_fits(definition)
+    record_ids = _record_ids(core, election, transaction_id)
+    for record_id in record_ids if fits else record_ids[1:]:
+        standing = await core.chain.ballot(election, record_id=record_id, sure=True)
+        if standing is not None:
+            shown |= record_shown(standing.record, standing.place, standing.index)
+            since = confirmations(core, standing.place.block_number)
+            return {"status": "confirmed", **shown, "source": "poa", "confirmations": since}
+    if not fits:
+        raise key_mismatch()
+    return {"status": "unknown", **shown, "reason": UNKNOWN, "source": "poa", "confirmations": 0}
 
 
 def results_shown(result: Result, waiting: int) -> dict[str, Any]:

@@ -33,7 +33,10 @@ async def submit(request: web.Request) -> web.Response:
     anchor = Anchor(batch.bytes + bytes(16), bytes.fromhex(body.merkle_root), body.product_count, algorithm)
     if body.callback_url is not None:
         gateway.callbacks.check(body.callback_url)
-    if gateway.book.anchor(anchor.batch_id) is None and (standing := await _standing(gateway, anchor)) is not None:
+    known = gateway.book.anchor(anchor.batch_id)
+    # What the chain refused for good stands there with another root.
+    unknown = known is None or known.reason is not None
+    if unknown and (standing := await _standing(gateway, anchor)) is not None:
         if body.callback_url is not None:
             await gateway.anchorage.tell_completed(standing, body.callback_url)
         return answer(_receipt(batch, anchor, "completed"))

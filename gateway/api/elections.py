@@ -9,11 +9,10 @@ from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, number_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import Item
-from gateway.casting import key_mismatch
 from gateway.definitions import Election
 from gateway.elections import KINDS, state_name
 from gateway.models import ElectionBody, show_election_id
-from gateway.problems import Problem, refusal
+from gateway.problems import Problem, key_mismatch, refusal
 from gateway.service import Gateway
 from node.chain.contracts.elections import ElectionState
 
@@ -22,7 +21,7 @@ _KIND_NAMES = {number: name for name, number in KINDS.items()}
 _CURSOR = re.compile(r"\d{1,10}", re.ASCII)
 
 
-def view(election: Election) -> dict[str, Any]:
+def view(gateway: Gateway, election: Election) -> dict[str, Any]:
     """An election as callers see it."""
     return {
         "election_id": show_election_id(election.id),
@@ -35,6 +34,7 @@ def view(election: Election) -> dict[str, Any]:
         "state": state_name(election),
         "creator": "0x" + election.creator.hex(),
         "registrars": ["0x" + registrar.hex() for registrar in election.registrars],
+        "voter_key": gateway.elections.voter_key(election),
     }
 
 
@@ -48,13 +48,15 @@ def _changed(gateway: Gateway, id_: int, item: Item, election: Election | None) 
         "block_number": item.place.block_number,
         "block_hash": "0x" + item.place.block_hash.hex(),
     }
-    return shown | (view(election) if election else {})
+    return shown | (view(gateway, election) if election else {})
 
 
 async def create(request: web.Request) -> web.Response:
     """Create an election: 201 once it is final, 202 while it waits, 200 when the same one is there already."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, ElectionBody)
+    keys = gateway.elections.keys
+    key = await keys.make(body.election_id) if body.voter_key == "random" else keys.derived(body.election_id)
     call = gateway.elections.create_call(
         body.election_id,
         body.title,
@@ -64,12 +66,13 @@ async def create(request: web.Request) -> web.Response:
         closes_at=body.closes_at or 0,
         delivery_grace_s=body.delivery_grace_s,
         registrars=tuple(bytes.fromhex(address[2:]) for address in body.registrars),
+        key_check=key.check,
     )
     item = await gateway.call(call)
     await item.wait(wait_s(request, gateway))
     if item.reason is not None:
         if item.reason.startswith("ElectionExists"):
-            return await _existing(gateway, body)
+            return await _existing(gateway, body, key.check)
         raise refusal(item.reason, election_id=show_election_id(body.election_id))
     if item.place is None:
         return answer(_changed(gateway, body.election_id, item, None), 202)
@@ -77,13 +80,14 @@ async def create(request: web.Request) -> web.Response:
     return answer(_changed(gateway, body.election_id, item, election), 201)
 
 
-async def _existing(gateway: Gateway, body: ElectionBody) -> web.Response:
+async def _existing(gateway: Gateway, body: ElectionBody, key_check: bytes) -> web.Response:
     """The same election again is the same election; another one under its id is a conflict."""
     election = await gateway.elections.get(body.election_id, fresh=True)
     if election is not None and _is_wanted(election, body):
+        if election.key_check in (bytes(32), key_check):
+            return answer({"status": "confirmed", **view(gateway, election)})
         if not gateway.elections.key_fits(election):
             raise key_mismatch()
-        return answer({"status": "confirmed", **view(election)})
     raise Problem(409, "election-exists", f"There is another election with the id {body.election_id}.")
 
 
@@ -106,15 +110,17 @@ async def listing(request: web.Request) -> web.Response:
     if not _CURSOR.fullmatch(cursor):
         raise Problem(422, "not-valid", "cursor is what `next_cursor` of a page said.")
     first = int(cursor)
-    total, found = await request.app[GATEWAY].elections.page(first, limit)
+    gateway = request.app[GATEWAY]
+    total, found = await gateway.elections.page(first, limit)
     behind = first + limit
-    page = {"elections": [view(election) for election in found], "total": total}
+    page = {"elections": [view(gateway, election) for election in found], "total": total}
     return answer(page | {"next_cursor": str(behind) if behind < total else None})
 
 
 async def show(request: web.Request) -> web.Response:
     """One election's definition and state."""
-    return answer(view(await _known(request.app[GATEWAY], election_id_of(request.match_info["election_id"]))))
+    gateway = request.app[GATEWAY]
+    return answer(view(gateway, await _known(gateway, election_id_of(request.match_info["election_id"]))))
 
 
 async def _known(gateway: Gateway, id_: int) -> Election:
@@ -139,13 +145,13 @@ async def _end(request: web.Request, function: str, already: tuple[ElectionState
     id_ = election_id_of(request.match_info["election_id"])
     election = await _known(gateway, id_)
     if election.state in already:
-        return answer({"status": "confirmed", **view(election)})
+        return answer({"status": "confirmed", **view(gateway, election)})
     item = await gateway.call(gateway.elections.end_call(id_, function))
     await item.wait(wait_s(request, gateway))
     if item.reason is not None:
         election = await _known(gateway, id_)
         if election.state in already:  # somebody else was quicker
-            return answer({"status": "confirmed", **view(election)})
+            return answer({"status": "confirmed", **view(gateway, election)})
         raise refusal(item.reason, election_id=show_election_id(id_), state=state_name(election))
     if item.place is None:
         return answer(_changed(gateway, id_, item, None), 202)

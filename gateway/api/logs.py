@@ -11,7 +11,7 @@ from gateway.chain import Standing
 from gateway.logs import LEAVES_MAX, Logs, OutOfRange, UnknownBlock, UnknownLog
 from gateway.models import parse_batch_id, show_election_id
 from gateway.nullifier import InvalidId
-from gateway.problems import Problem
+from gateway.problems import Problem, key_mismatch
 from gateway.receipt import Receipt, head_document, receipt_document, without_record
 from gateway.records import Ballot
 from gateway.service import Gateway
@@ -141,9 +141,15 @@ async def _by_transaction_id(request: web.Request, gateway: Gateway, election: i
         record_id = gateway.elections.key(election).record_id(transaction_id)
     except InvalidId as error:
         raise Problem(422, "not-valid", f"{error}.") from None
-    item = gateway.book.ballot_by_record_id(record_id)
-    if item is not None and item.durable and item.pending:
-        return _pending({"transaction_id": transaction_id, "election_id": show_election_id(election)})
+    item = gateway.book.by_alias(record_id)
+    if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
+        if item.pending:
+            return _pending({"transaction_id": transaction_id, "election_id": show_election_id(election)})
+        record_id = item.record.record_id  # that of an equal ballot, maybe
+    else:
+        definition = await gateway.elections.get(election)
+        if definition is not None and not gateway.elections.key_fits(definition):
+            raise key_mismatch()
     standing = await gateway.chain.ballot(election, record_id=record_id, sure=True)
     if standing is None:
         raise Problem(404, "unknown-ballot", "No ballot of this election has this transaction_id.")

@@ -17,10 +17,9 @@ from gateway.core import warning_at
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
-from gateway.records import Ballot
 from gateway.service import Gateway
 from gateway.verify import receipt_at
-from gateway.views import confirmations, item_status, results_shown, status_by_record_id, taken
+from gateway.views import chain_status, confirmations, kept_status, results_shown, taken
 from node.chain.transaction import decode_transaction
 
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
@@ -96,7 +95,7 @@ async def _tell_refusal(gateway: Gateway, casting: Casting, result: dict[str, An
 
 
 async def transaction_status(request: web.Request) -> web.Response:
-    """What is known of a ballot by its transaction id, or of a chain transaction by its hash.
+    """What is known of a ballot by its transaction id or record id, or of a chain transaction by its hash.
 
     `unknown` is said only when a quorum of validators was asked; where that cannot be done, the answer is 503.
     """
@@ -105,17 +104,14 @@ async def transaction_status(request: web.Request) -> web.Response:
     transaction_id = request.query.get("transaction_id")
     if not transaction_id:
         raise Problem(400, "missing-parameter", "The query parameter 'transaction_id' is missing.")
+    shown: dict[str, Any] = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
     try:
-        record_id = gateway.elections.key(election).record_id(transaction_id)
+        found = kept_status(gateway, election, transaction_id, shown)
+        if found is None and _HASH.fullmatch(transaction_id):
+            found = await _of_hash(gateway, election, dict(shown))
+        return answer(found or await chain_status(gateway, election, transaction_id, shown))
     except InvalidId as error:
         raise Problem(422, "not-valid", f"{error}.") from None
-    shown: dict[str, Any] = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
-    item = gateway.book.by_alias(record_id)
-    if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
-        return answer(item_status(gateway, item, shown))
-    if _HASH.fullmatch(transaction_id) and (found := await _of_hash(gateway, election, shown)) is not None:
-        return answer(found)
-    return answer(await status_by_record_id(gateway, election, record_id, shown))
 
 
 async def _of_hash(gateway: Gateway, election: int, shown: dict[str, Any]) -> dict[str, Any] | None:
@@ -165,7 +161,7 @@ _TRANSACTION = Parameter(
     "transaction_id",
     {"type": "string", "minLength": 1, "maxLength": 256},
     "7d0c4b1e-6d0f-4a36-9a53-0b6f9b1f2f11",
-    "the caller's own id, or the hash of a chain transaction",
+    "the caller's own id, the record_id of a ballot, or the hash of a chain transaction",
     required=True,
 )
 _PENDING = {
@@ -216,7 +212,7 @@ OPERATIONS = (
         "read",
         "votes",
         {200: Reply(answers.VoteStatus, "What is known.")},
-        (400, 422, 503),
+        (400, 409, 422, 503),
         parameters=(ELECTION_QUERY, _TRANSACTION),
     ),
     Operation(

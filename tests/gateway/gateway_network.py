@@ -177,6 +177,7 @@ class Network:
         folder = self.folder / name
         return GatewayConfig(
             name=name,
+            election_keys=folder / "election-keys",
             journal=folder / "journal",
             spool=folder / "spool",
             state=folder / "verified.json",

@@ -1,0 +1,138 @@
+"""Elections with a random key of their own, and the names under which a record is found whatever a gateway has lost."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import electionkeys, service
+from gateway.electionkeys import ElectionKeys
+from gateway.problems import Problem
+from gateway.secrets import SecretError
+from node.chain.signing import SigningKey
+from tests.gateway.conftest import DOMAIN
+from tests.gateway.gateway_network import SECRET, Caller, Network, until
+
+OTHER_KEY = SigningKey(bytes([21] * 32))
+RANDOM = {"election_id": 1, "title": "Lunch", "options": ["soup", "bread"], "voter_key": "random"}
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Network]:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        one = Network(tmp_path, client)
+        await one.start()
+        yield one
+        await one.stop()
+
+
+async def status(api: Caller, name: str) -> dict[str, Any]:
+    answer = await api.get("/api/votes/transaction-status", transaction_id=name, election_id=1)
+    return {"http": answer.status_code, **answer.json()}
+
+
+async def test_a_record_is_found_by_its_record_id_after_every_loss(network: Network) -> None:
+    """An equal ballot under a second transaction_id is the first record: its record_id finds it for ever."""
+    async with network.gateway() as (_, api):
+        record = (await api.vote("ann", 1, transaction_id="first", wait=20)).json()
+        again = await api.vote("ann", 1, transaction_id="second", wait=20)
+        assert (again.status_code, again.json()["record_id"]) == (200, record["record_id"])
+        assert (await status(api, "second"))["status"] == "confirmed"
+        receipt = await api.get("/api/votes/receipt", transaction_id="second", election_id=1)
+        assert receipt.status_code == 200, receipt.text
+    shutil.rmtree(network.folder / "gateway")
+    async with network.gateway() as (_, api):
+        forgotten = await status(api, "second")
+        assert (forgotten["status"], "sent again" in forgotten["reason"]) == ("unknown", True)
+        for name in ("first", record["record_id"], record["transaction_hash"]):
+            found = await status(api, name)
+            assert (found["status"], found["block_hash"]) == ("confirmed", record["block_hash"]), name
+        again = await api.vote("ann", 1, transaction_id="second", wait=20)
+        assert again.status_code == 200, again.text
+        names = ("record_id", "transaction_hash", "ballot_index")
+        standing = await status(api, again.json()["transaction_hash"])
+        assert [again.json()["transaction_hash"], standing["ballot_index"]] == [record[name] for name in names[1:]]
+        assert (await status(api, "second"))["block_hash"] == record["block_hash"]
+
+
+async def test_a_random_key_casts_here_alone_and_is_erased_when_the_tally_is_final(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SAVE_INTERVAL_S", 0.05)
+    file = network.folder / "one" / "election-keys" / "1.key"
+    async with network.gateway("one") as (gateway, api):
+        made = await api.post("/api/elections", RANDOM | {"delivery_grace_s": 0}, Prefer="wait=20")
+        assert (made.status_code, made.json()["voter_key"]) == (201, "random"), made.text
+        assert file.stat().st_mode & 0o777 == 0o600
+        same = await api.post("/api/elections", RANDOM | {"delivery_grace_s": 0}, Prefer="wait=20")
+        assert same.status_code == 200, same.text
+        shared = await api.post("/api/elections", RANDOM | {"delivery_grace_s": 0, "voter_key": "shared"})
+        assert (shared.status_code, shared.json()["code"]) == (409, "election-exists")
+        record = (await api.vote("ann", 1, transaction_id="ann's", wait=20)).json()
+        assert record["status"] == "confirmed"
+        derived = gateway.elections.keys.derived(1)
+        assert record["record_id"] != "0x" + derived.record_id("ann's").hex()
+        async with network.gateway("two") as (_, other):
+            assert (await other.get("/api/elections/1")).json()["voter_key"] == "elsewhere"
+            refused = await other.vote("bob", 0)
+            assert (refused.status_code, refused.json()["code"]) == (409, "key-mismatch")
+            assert ((await status(other, "ann's"))["http"], (await status(other, "x"))["code"]) == (409, "key-mismatch")
+            assert (await status(other, record["record_id"]))["status"] == "confirmed"
+            lost = await other.get("/api/votes/receipt", transaction_id="ann's", election_id=1)
+            assert (lost.status_code, lost.json()["code"]) == (409, "key-mismatch")
+    async with network.gateway("one") as (gateway, api):  # a second life finds the key again
+        assert (await api.vote("ann", 1, transaction_id="ann's", wait=20)).json()["record_id"] == record["record_id"]
+        assert (await api.post("/api/elections/1/close", Prefer="wait=20")).status_code == 200
+        network.node.mine()
+        await until(lambda: not file.exists(), "the key is erased")
+        assert (await api.get("/api/elections/1")).json()["voter_key"] == "elsewhere"
+        assert (await status(api, record["record_id"]))["status"] == "confirmed"
+        result = (await api.get("/api/votes/results", election_id=1)).json()
+        assert (result["total"], result["preliminary"], result["verified"]) == (1, False, True)
+    async with network.gateway("one") as (_, api):
+        assert (await status(api, "never"))["code"] == "key-mismatch"
+
+
+async def test_a_random_key_of_an_election_that_is_another_ones_is_erased(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SAVE_INTERVAL_S", 0.05)
+    async with network.gateway() as (gateway, api):
+        made = await api.post("/api/elections", RANDOM | {"voter_key": "shared"}, Prefer="wait=20")
+        assert made.json()["voter_key"] == "shared"
+        other = await api.post("/api/elections", RANDOM, Prefer="wait=20")
+        assert (other.status_code, other.json()["code"]) == (409, "election-exists")
+        await until(lambda: not gateway.elections.keys.random_ids(), "the key is erased")
+        assert (await api.vote("ann", 1, wait=20)).status_code == 200
+
+
+async def test_a_random_key_is_durable_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "keys"
+    keys = ElectionKeys(SECRET, DOMAIN, folder)
+    made = await keys.make(7)
+    assert (await keys.make(7)) is made
+    assert made.check != keys.derived(7).check
+    assert keys.fitting(7, None) is keys.fitting(7, made.check) is made
+    assert keys.fitting(7, keys.derived(7).check) is keys.fitting(7, bytes(32)) is keys.derived(7)
+    (folder / "8.new").write_text("torn")  # a life that ended in the middle of making the next one
+    again = ElectionKeys(SECRET, DOMAIN, folder)
+    assert again.random_ids() == [7]
+    assert again.fitting(7, None).check == made.check
+    await again.make(8)
+    await again.erase(7)
+    assert ElectionKeys(SECRET, DOMAIN, folder).random_ids() == [8]
+    monkeypatch.setattr(electionkeys, "RANDOM_MAX", 1)
+    with pytest.raises(Problem, match="already"):
+        await again.make(9)
+    (folder / "8.key").chmod(0o644)
+    with pytest.raises(SecretError, match="0600"):
+        ElectionKeys(SECRET, DOMAIN, folder)
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the folder should be")
+    with pytest.raises(Problem, match="cannot be kept"):
+        await ElectionKeys(SECRET, DOMAIN, blocked / "keys").make(1)
+    with pytest.raises(Problem, match="not kept here"):
+        await ElectionKeys(SECRET, DOMAIN, None).make(1)
