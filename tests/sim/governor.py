@@ -52,6 +52,7 @@ class Governor:
         self._campaign: Campaign | None = None
         self._is_retired = False
         self._nonces: dict[bytes, int] = {}
+        self._strangers: list[Transaction] = []  # votes without effect that are not on the chain yet
         self.changes_count = 0
 
     @property
@@ -97,13 +98,12 @@ class Governor:
         self._budget.coming = target
         outsiders = [address for address in keys if address not in members]
         if outsiders and self._scene.random.random() < STRANGERS:  # who was removed, or never was in, votes as well
-            self._submit(self._vote(keys[self._scene.random.choice(outsiders)], change))
-        for vote in self._campaign.votes:
-            self._submit(vote)
+            self._strangers.append(self._vote(keys[self._scene.random.choice(outsiders)], change))
+        self._submit_all(self._campaign)
 
     def _vote(self, key: SigningKey, change: Change) -> Transaction:
         nonce = self._nonces.get(key.address, 0)
-        self._nonces[key.address] = nonce + 1  # also a stranger's, which is on the chain in time, and fails there
+        self._nonces[key.address] = nonce + 1
         data = ABI.encode_call("propose", *change)
         return sign_transaction(key, chain_id=CHAIN_ID, nonce=nonce, to=VALIDATORS, gas_limit=GAS, data=data)
 
@@ -118,7 +118,11 @@ class Governor:
             return
         if scene.referee.are_final(campaign.votes):
             raise Violation("set changes", "more than half have voted, and the set is another than they voted for")
-        for vote in campaign.votes:
+        self._submit_all(campaign)
+
+    def _submit_all(self, campaign: Campaign) -> None:
+        self._strangers = [vote for vote in self._strangers if not self._scene.referee.are_final([vote])]
+        for vote in (*self._strangers, *campaign.votes):
             self._submit(vote)
 
     def _submit(self, vote: Transaction) -> None:
