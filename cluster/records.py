@@ -2,25 +2,14 @@
 
 from dataclasses import dataclass
 
-from node.chain.contracts import anchors, ballots
-from node.chain.contracts.addresses import ANCHORS, ELECTIONS
-from node.chain.contracts.elections import ABI
+from gateway import calls
+from gateway.records import Ballot
+from node.chain.contracts import anchors
+from node.chain.contracts.addresses import ANCHORS
+from node.chain.contracts.ballots import Outcome
 from node.chain.errors import LedgerError
 from node.chain.receipt import Receipt
 from node.chain.transaction import Transaction
-
-_CAST = ABI.functions["cast"].id
-_CAST_BATCH = ABI.functions["castBatch"].id
-
-
-@dataclass(frozen=True, slots=True)
-class CastRecord:
-    """One ballot as it was cast: nullifier and record id have 32 bytes; `kind` is 0 for open and 1 for sealed."""
-
-    nullifier: bytes
-    record_id: bytes
-    kind: int
-    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +18,8 @@ class Cast:
 
     election: int
     first_index: int
-    records: tuple[CastRecord, ...]
-    outcomes: tuple[ballots.Outcome, ...]
+    records: tuple[Ballot, ...]
+    outcomes: tuple[Outcome, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +35,14 @@ class Anchored:
 
 def read_cast(transaction: Transaction, receipt: Receipt) -> Cast | None:
     """The ballots of a transaction that cast some. Raises LedgerError where its event does not fit them."""
-    data = transaction.data
-    if transaction.to != ELECTIONS or not receipt.succeeded or data[:4] not in (_CAST, _CAST_BATCH):
+    if not receipt.succeeded:
         return None
-    records = _records(data)
-    decoded = ABI.decode_event(receipt.event_logs[0]) if receipt.event_logs else None
-    if decoded is None or decoded[0] != "BallotsCast" or len(decoded[1][3]) != len(records):
+    ballots, event = tuple(calls.ballots_of(transaction.to, transaction.data)), calls.read_cast(receipt)
+    if not ballots and event is None:
+        return None
+    if event is None or len(event.outcomes) != len(ballots) or event.outcomes.count(Outcome.ACCEPTED) != event.count:
         raise LedgerError(f"transaction 0x{transaction.hash.hex()} casts without a fitting BallotsCast event")
-    _, first, count, codes = decoded[1]
-    outcomes = tuple(map(ballots.Outcome, codes))
-    if outcomes.count(ballots.Outcome.ACCEPTED) != count:
-        raise LedgerError(f"transaction 0x{transaction.hash.hex()}: its event tells of {count} ballots, not as many")
-    return Cast(int.from_bytes(data[4:36], "big"), first, records, outcomes)
+    return Cast(event.election, event.first_index, ballots, tuple(map(Outcome, event.outcomes)))
 
 
 def read_anchored(receipt: Receipt) -> list[Anchored]:
@@ -69,18 +54,3 @@ def read_anchored(receipt: Receipt) -> list[Anchored]:
             batch_id, index, merkle_root, leaf_count, algorithm = decoded[1]
             found.append(Anchored(batch_id, index, merkle_root, leaf_count, algorithm))
     return found
-
-
-def _records(data: bytes) -> tuple[CastRecord, ...]:
-    if data[:4] == _CAST:
-        begin, end = ABI.tail_bytes(data, 5)
-        return (CastRecord(data[36:68], data[68:100], data[131], data[begin:end]),)
-    begin, end = ABI.tail_bytes(data, 2)
-    packed = data[begin:end]
-    head = ballots.RECORD_HEAD_BYTES
-    return tuple(
-        CastRecord(
-            packed[start : start + 32], packed[start + 32 : start + 64], packed[start + 64], packed[start + head : stop]
-        )
-        for start, stop in ballots.unpack_records(packed)
-    )

@@ -4,7 +4,6 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,21 +15,10 @@ from cluster.disks import read_disk
 from cluster.faults import KINDS, Fault, draw_plan, parse_kinds
 from cluster.history import Ballot
 from cluster.network import ClusterError, Network, Ports, local_network
-from node.chain.contracts.addresses import ELECTIONS
-from node.chain.contracts.ballots import pack_record
 from node.chain.contracts.elections import ABI
-from node.chain.genesis import Genesis
-from node.chain.signing import SigningKey
-from node.chain.transaction import sign_transaction
-from node.consensus.certificate import Certificate, seal_digest
-from node.consensus.quorum import proposer
-from node.ledger import Ledger
-from node.leveldb import LevelDB
+from tests.cluster.disk_chain import ELECTION, Chain, number
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
-ELECTION = 9
-KEYS = sorted((SigningKey(bytes([number]) * 32) for number in range(1, 4)), key=lambda key: key.address)
-GATEWAY = SigningKey(b"\x11" * 32)
 
 
 @pytest.fixture
@@ -69,52 +57,6 @@ def test_only_the_wanted_faults_come(network: Network) -> None:
 
 
 # -- disks -----------------------------------------------------------------------------------------------------------
-
-
-class Chain:
-    """A chain on LevelDB that grows by hand."""
-
-    def __init__(self, folder: Path) -> None:
-        addresses = tuple(key.address for key in KEYS)
-        self.genesis = Genesis(
-            chain_id=7, timestamp=1_700_000_000, validators=addresses, gateways=(GATEWAY.address,), alloc={}
-        )
-        self.folder = folder
-        self.database = LevelDB(folder)
-        self.ledger = Ledger(self.database, self.genesis)
-        self._nonce = 0
-
-    def grow(self, *calls: bytes, sealers: int = 3) -> bytes:
-        """A block with a transaction for each call; the hash of its first transaction."""
-        transactions = []
-        for call in calls:
-            transactions.append(
-                sign_transaction(
-                    GATEWAY, chain_id=7, nonce=self._nonce, to=ELECTIONS, gas_limit=5_000_000, value=0, data=call
-                )
-            )
-            self._nonce += 1
-        height = self.ledger.head.number + 1
-        miner = proposer(self.ledger.next_validators, height, 0)
-        executed = self.ledger.build(transactions, miner=miner, timestamp=self.ledger.head.timestamp + 1).executed
-        assert len(executed.block.transactions) == len(calls)
-        digest = seal_digest(self.ledger.domain, height, 0, executed.block.hash)
-        certificate = Certificate(height, 0, executed.block.hash, tuple(key.sign(digest) for key in KEYS[:sealers]))
-        self.database.write(self.ledger.writes_of(executed, certificate))
-        self.ledger.advance(executed)
-        return transactions[0].hash if transactions else b""
-
-    def create(self) -> None:
-        options = ["a", "b", "c"]
-        self.grow(ABI.encode_call("create", ELECTION, "Disk", options, 1, 0, 0, 3600, [], bytes(32)))
-
-    def cast(self, records: Iterable[tuple[bytes, bytes, int]]) -> bytes:
-        packed = b"".join(pack_record(voter, record, 0, bytes((choice,))) for voter, record, choice in records)
-        return self.grow(ABI.encode_call("castBatch", ELECTION, packed))
-
-
-def number(value: int) -> bytes:
-    return value.to_bytes(32, "big")
 
 
 def test_a_disk_is_read_and_proven(tmp_path: Path) -> None:
