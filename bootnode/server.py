@@ -20,6 +20,7 @@ from node.chain.genesis import domain_of, parse_genesis
 from node.p2p.endpoint import parse_endpoint
 from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX
 from node.version import VERSION
+from serving.connections import ConnectionGuard
 from serving.logs import Format, configure
 from serving.metrics import COMMON, DISK_FREE, INFO, Metric, MetricsServer, Page, disk_free_bytes
 
@@ -28,6 +29,11 @@ ANNOUNCEMENTS = Metric("psephos_bootnode_announcements_total", "counter", "Recor
 LISTINGS = Metric("psephos_bootnode_listings_total", "counter", "How often the records were asked for.")
 METRICS = (*COMMON, RECORDS, ANNOUNCEMENTS, LISTINGS)
 BODY_S_MAX = 5.0  # a record is read within this, or not at all
+HEAD_S_MAX = 5.0  # so is a request's head; and who reads no answer for so long is cut off
+IDLE_S_MAX = 15.0  # between two requests
+CONNECTIONS_MAX = 512
+CONNECTIONS_PER_ADDRESS_MAX = 64  # several nodes may share an address
+BACKLOG = 512
 SAVE_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,12 +58,18 @@ class Bootnode:
         self._announcements: Counter[str] = Counter(new=0, known=0, outdated=0, refused=0)
         self._listings = 0
         self._load()
+        self._guard = ConnectionGuard(
+            connections_max=CONNECTIONS_MAX,
+            per_address_max=CONNECTIONS_PER_ADDRESS_MAX,
+            sender_s=HEAD_S_MAX,
+            idle_s=IDLE_S_MAX,
+        )
         self._listing: bytes | None = None  # encoded once a change, not once a request
         self._saved = self._encoded()
 
     def application(self) -> web.Application:
         """The routes."""
-        application = web.Application(client_max_size=RECORD_DOCUMENT_BYTES_MAX, middlewares=[_problems])
+        application = web.Application(client_max_size=RECORD_DOCUMENT_BYTES_MAX, middlewares=[self._watch, _problems])
         application.router.add_get("/records", self._get_records)
         application.router.add_post("/records", self._post_record)
         application.router.add_get("/health", self._get_health)
@@ -66,18 +78,26 @@ class Bootnode:
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping`. Raises OSError when the address cannot be bound."""
-        runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=15.0, shutdown_timeout=1.0)
+        runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=IDLE_S_MAX, shutdown_timeout=1.0)
         await runner.setup()
+        if runner.server is None:
+            raise RuntimeError("the runner has no server")
+        await self._guard.start()
         bind = parse_endpoint(self._config.bind, port_min=0)
         metrics: MetricsServer | None = None
+        server: asyncio.Server | None = None
         if self._config.metrics.bind is not None:
             endpoint = parse_endpoint(self._config.metrics.bind, port_min=0)
             metrics = MetricsServer((endpoint.host, endpoint.port), METRICS, self._fill, self._config.metrics.url_file)
         try:
-            await web.TCPSite(runner, bind.host, bind.port, reuse_address=True).start()
+            make = self._guard.factory(runner.server)
+            server = await asyncio.get_running_loop().create_server(
+                make, bind.host, bind.port, reuse_address=True, backlog=BACKLOG
+            )
+            bound = server.sockets[0].getsockname()
             if metrics is not None:
                 await metrics.start()
-            _log.info("%s listens on %s with %d records", self._config.name, runner.addresses[0], len(self._table))
+            _log.info("%s listens on %s with %d records", self._config.name, bound, len(self._table))
             while not stopping.is_set():
                 await self._save()
                 try:
@@ -88,8 +108,20 @@ class Bootnode:
         finally:
             if metrics is not None:
                 await metrics.stop()
+            if server is not None:
+                server.close()
             await runner.cleanup()
+            await self._guard.stop()
             await self._save()
+
+    @web.middleware
+    async def _watch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note for the guard that a request is under way."""
+        connection = self._guard.begin(request)
+        try:
+            return await handler(request)
+        finally:
+            self._guard.end(connection)
 
     async def _fill(self, page: Page) -> None:
         """What Prometheus is told."""

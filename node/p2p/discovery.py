@@ -13,10 +13,10 @@ from node.chain.domain import Domain
 from node.chain.errors import PeerError
 from node.chain.signing import SigningKey
 from node.p2p.policy import NetworkPolicy
-from node.p2p.records import PeerRecord, parse_record, record_document, sign_record
+from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX, PeerRecord, parse_record, record_document, sign_record
 
-ANSWER_BYTES_MAX = 2 * 1024 * 1024
 RECORDS_MAX = 1024
+ANSWER_BYTES_MAX = RECORDS_MAX * RECORD_DOCUMENT_BYTES_MAX  # more than strangers can make a bootnode answer
 _log = logging.getLogger(__name__)
 
 

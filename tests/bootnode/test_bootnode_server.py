@@ -1,6 +1,7 @@
 """The bootnode as it is used: over HTTP, across a restart, and as a process with its configuration."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -101,6 +102,74 @@ async def test_bodies_are_bounded_in_size_and_time(url: str, monkeypatch: pytest
     assert b" 408 " in answer
     writer.close()
     await writer.wait_closed()
+
+
+@pytest_asyncio.fixture
+async def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, int]]:
+    """A bootnode with its own listener, impatient: host and port."""
+    monkeypatch.setattr("bootnode.server.HEAD_S_MAX", 0.3)
+    monkeypatch.setattr("bootnode.server.CONNECTIONS_PER_ADDRESS_MAX", 8)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("PSEPHOS_BOOTNODE_BIND", f"127.0.0.1:{port}")
+    stopping = asyncio.Event()
+    task = asyncio.create_task(Bootnode(load_config(folder / "bootnode.toml")).serve(stopping))
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            await get(f"http://127.0.0.1:{port}", "/health")
+            break
+        except aiohttp.ClientConnectionError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+    yield "127.0.0.1", port
+    stopping.set()
+    await task
+
+
+async def test_who_sends_slowly_or_comes_too_often_is_cut_off(serving: tuple[str, int]) -> None:
+    slow = [await asyncio.open_connection(*serving) for _ in range(12)]
+    for _, writer in slow:
+        writer.write(b"GET /records HTTP/1.1\r\nHost: ")
+    async with asyncio.timeout(10):
+        for reader, _ in slow:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+    assert (await get("http://{}:{}".format(*serving), "/records"))[0] == 200
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_nothing_is_amplified(url: str) -> None:
+    """No answer to a record is longer than the record, none repeats what a stranger wrote, and nobody is called."""
+    called: list[str] = []
+
+    async def trap(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.append("called")
+        writer.close()
+
+    listener = await asyncio.start_server(trap, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    good = record_document(
+        sign_record(
+            SigningKey(b"\x09" * 32),
+            DOMAIN,
+            endpoints=(f"127.0.0.1:{port}",),
+            sequence=5,
+            expires_at_s=int(time.time()) + 600,
+            rpc_url=f"http://127.0.0.1:{port}",
+        )
+    )
+    marked = good | {"name": "mark" * 16}
+    for document in (good, good, good | {"sequence": 4}, marked, {"mark": ["mark" * 400]}):
+        body = json.dumps(document).encode()
+        _, answer = await post(url, body)
+        assert len(json.dumps(answer)) < len(body)
+        assert "markmark" not in json.dumps(answer)
+    assert (await get(url, "/records"))[1]["records"] == [good]
+    assert called == []
+    listener.close()
+    await listener.wait_closed()
 
 
 async def test_health_and_unknown_paths(url: str) -> None:

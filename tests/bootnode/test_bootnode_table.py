@@ -3,14 +3,28 @@
 import json
 from dataclasses import replace
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bootnode.config import LimitsConfig
 from bootnode.table import ForeignTable, Outdated, Refused, Table
 from node.chain.domain import Domain
 from node.chain.signing import SigningKey
-from node.p2p.records import InvalidRecord, PeerRecord, record_document, sign_record
+from node.p2p.discovery import ANSWER_BYTES_MAX
+from node.p2p.endpoint import HOST_CHARACTERS_MAX
+from node.p2p.records import (
+    ENDPOINTS_MAX,
+    NAME_CHARACTERS_MAX,
+    RECORD_DOCUMENT_BYTES_MAX,
+    U64_MAX,
+    URL_CHARACTERS_MAX,
+    InvalidRecord,
+    PeerRecord,
+    record_document,
+    sign_record,
+)
 
 DOMAIN = Domain(7770, bytes(range(32)))
 NOW_S = 1_000
@@ -125,3 +139,31 @@ def test_a_foreign_or_forged_table_is_refused() -> None:
     for document in foreign:
         with pytest.raises(ForeignTable):
             empty().load(document)
+
+
+def largest(number: int) -> PeerRecord:
+    """A stranger's record, each field as long as it may be, and of the characters that take most bytes in JSON."""
+    host = "h" * (HOST_CHARACTERS_MAX - 4) + f"{number:04}"
+    return sign_record(
+        SigningKey(number.to_bytes(32, "big")),
+        DOMAIN,
+        endpoints=tuple(f"{host}:{port}" for port in range(65_000, 65_000 + ENDPOINTS_MAX)),
+        sequence=U64_MAX,
+        expires_at_s=2_000,
+        name="\U0001f4a3" * NAME_CHARACTERS_MAX,
+        rpc_url="\U0001f4a3" * URL_CHARACTERS_MAX,
+    )
+
+
+def test_strangers_cannot_make_the_listing_longer_than_nodes_read() -> None:
+    """Else they could cut everybody off from the bootnode; and one address is never listed twice."""
+    assert len(orjson.dumps(record_document(largest(1)))) < RECORD_DOCUMENT_BYTES_MAX
+    (at_most,) = [each.le for each in LimitsConfig.model_fields["open_seats"].metadata if hasattr(each, "le")]
+    members = [largest(number) for number in range(1, 1 + 100 + 256)]  # validators, and those that the operator allows
+    reserved = {record.address for record in members}
+    table = Table(DOMAIN, reserved=reserved, open_seats=at_most, record_life_s_max=5_000)
+    for record in (*members, *map(largest, range(1_000, 1_000 + at_most + 5))):
+        put(table, record)
+    assert len(table) == len(members) + at_most
+    assert len(orjson.dumps(table.document())) < ANSWER_BYTES_MAX
+    assert {record.address for record in table.records()[: len(members)]} == reserved
