@@ -2,15 +2,19 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
+from merkle.keccak import keccak256
 from node.chain.block import Block, Header
 from node.chain.errors import LedgerError
-from node.chain.receipt import Receipt
+from node.chain.receipt import EventLog, Receipt, decode_receipt
 from node.rpc.jsonrpc import SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
+from node.rpc.pacing import Turns
 from node.rpc.params import BlockRef
 from node.rpc.ports import Chain
 
@@ -31,6 +35,18 @@ class LoadedBlock:
         return self.receipts[index].cumulative_gas_used - before
 
 
+class FoundLogs(NamedTuple):
+    """The event logs of one transaction: its place, the first one's index in the block, and the transaction's hash.
+
+    Of a transaction without event logs the hash may be empty.
+    """
+
+    place: int
+    first_log: int
+    event_logs: Sequence[EventLog]
+    transaction_hash: bytes
+
+
 class Blocks:
     """The final chain as methods read it: by height, hash, tag or transaction; the latest reads are cached."""
 
@@ -39,6 +55,7 @@ class Blocks:
         self._limits = limits
         self._cache: OrderedDict[int, LoadedBlock] = OrderedDict()
         self._cached_bytes = 0
+        self.turns = Turns()  # of those who read much
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rpc-read")  # one: more would only fight the event loop
 
     def close(self) -> None:
@@ -80,6 +97,28 @@ class Blocks:
         if header is None:
             raise RpcError(SERVER_ERROR, "header for hash not found" if ref.hash else "header not found")
         return header
+
+    def logs_of(self, height: int) -> Iterator[FoundLogs]:
+        """The event logs of a final block, transaction by transaction, decoded no sooner than they are asked for.
+
+        What was decoded for others is taken from there; else no transaction is decoded, since a search of old blocks
+        wants a few hashes of them. Raises LedgerError if the block is not kept.
+        """
+        loaded = self._cache.get(height)
+        if loaded is not None:
+            for index, receipt in enumerate(loaded.receipts):
+                yield FoundLogs(
+                    index, loaded.first_log[index], receipt.event_logs, loaded.block.transactions[index].hash
+                )
+            return
+        encoded, receipts = self._chain.encoded_block(height), self._chain.encoded_receipts(height)
+        if encoded is None or receipts is None or len(receipts) != len(encoded[1]):
+            raise LedgerError(f"block {height} is final, and the database lacks it or its receipts")
+        first = 0
+        for index, receipt_bytes in enumerate(receipts):
+            logs = decode_receipt(receipt_bytes).event_logs
+            yield FoundLogs(index, first, logs, keccak256(encoded[1][index]) if logs else b"")
+            first += len(logs)
 
     async def load(self, height: int) -> LoadedBlock:
         """The block at a final height, decoded in a thread if it is large. Raises LedgerError if it is not kept."""

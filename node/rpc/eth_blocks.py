@@ -6,7 +6,7 @@ from node.chain.execution import build_block
 from node.rpc.blocks import Blocks, LoadedBlock
 from node.rpc.hexes import data, quantity
 from node.rpc.methods import Param, optional, rpc
-from node.rpc.pacing import Pace, encoded
+from node.rpc.pacing import encoded
 from node.rpc.params import BLOCK, BLOCK_NUMBER, BOOLEAN, HASH, INDEX, QUANTITY, BlockRef
 from node.rpc.ports import NodePort
 from node.rpc.results import BLOCK_VIEW, RECEIPT, TRANSACTION, list_of, nullable
@@ -49,11 +49,11 @@ class BlockMethods:
         block = loaded.block
         if not full:
             return block_view(block, [data(transaction.hash) for transaction in block.transactions])
-        pace = Pace()
         views: list[object] = []
-        for index, transaction in enumerate(block.transactions):
-            views.append(encoded(transaction_view(transaction, block.header, index)))
-            await pace.breathe()
+        async with self._blocks.turns.taken() as turn:
+            for index, transaction in enumerate(block.transactions):
+                views.append(encoded(transaction_view(transaction, block.header, index)))
+                await turn.breathe()
         return block_view(block, views)
 
     def _pending_block(self) -> View:
@@ -140,11 +140,11 @@ class BlockMethods:
         loaded = await self._load(ref)
         if loaded is None:
             return None
-        pace = Pace()
         views: list[object] = []
-        for index in range(len(loaded.receipts)):
-            views.append(encoded(receipt_view(loaded, index)))
-            await pace.breathe()
+        async with self._blocks.turns.taken() as turn:
+            for index in range(len(loaded.receipts)):
+                views.append(encoded(receipt_view(loaded, index)))
+                await turn.breathe()
         return views
 
     async def _load(self, ref: BlockRef) -> LoadedBlock | None:

@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from orjson import Fragment
+
 from node.rpc.blocks import Blocks
 from node.rpc.hexes import data, quantity
 from node.rpc.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
@@ -14,7 +16,6 @@ from node.rpc.methods import Kind, Param, rpc
 from node.rpc.params import BOOLEAN, LOG_FILTER, QUANTITY, BlockRef, LogQuery
 from node.rpc.ports import NodePort
 from node.rpc.results import EVENT_LOG, HASHES, list_of
-from node.rpc.views import View
 
 _ID = Param("filterId", QUANTITY, "The filter's id, as it was answered when the filter was made.")
 _QUERY = Param("filter", LOG_FILTER, "Which event logs: blocks, addresses, topics.")
@@ -48,7 +49,7 @@ class LogMethods:
         self._filters: dict[int, Filter] = {}
 
     @rpc("eth_getLogs", _QUERY, result=list_of(EVENT_LOG))
-    async def get_logs(self, query: LogQuery) -> list[View]:
+    async def get_logs(self, query: LogQuery) -> list[Fragment]:
         """The event logs of final blocks that a filter wants."""
         return await self._search.all(query)
 
@@ -96,14 +97,14 @@ class LogMethods:
             filter_.is_busy = False
 
     @rpc("eth_getFilterLogs", _ID, result=list_of(EVENT_LOG))
-    async def filter_logs(self, filter_id: int) -> list[View]:
+    async def filter_logs(self, filter_id: int) -> list[Fragment]:
         """All event logs that a filter wants, whatever was polled before."""
         query = self._get(filter_id).query
         if query is None:
             raise RpcError(SERVER_ERROR, "filter not found: this one does not follow event logs")
         return await self._search.all(query)
 
-    async def _log_changes(self, filter_: Filter, query: LogQuery) -> list[View]:
+    async def _log_changes(self, filter_: Filter, query: LogQuery) -> list[Fragment]:
         last = self._chain.head.number
         if query.last.height >= 0:
             last = min(last, query.last.height)

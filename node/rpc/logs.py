@@ -1,13 +1,15 @@
 """Search of event logs: by height, address and topics, with the headers' bloom filters to skip blocks."""
 
+from orjson import Fragment
+
 from node.chain.block import Header
 from node.chain.receipt import EMPTY_BLOOM, EventLog, bloom_bits
-from node.rpc.blocks import Blocks, LoadedBlock
+from node.rpc.blocks import Blocks
 from node.rpc.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
-from node.rpc.pacing import Pace
+from node.rpc.pacing import Turn, encoded
 from node.rpc.params import BlockRef, LogQuery
-from node.rpc.views import View, log_view
+from node.rpc.views import log_view
 
 
 class LogMatcher:
@@ -34,16 +36,6 @@ class LogMatcher:
             return False
         return all(not wanted or topic in wanted for topic, wanted in zip(log.topics, self._topics, strict=False))
 
-    def select(self, loaded: LoadedBlock) -> list[View]:
-        """The views of a block's matching event logs."""
-        header, transactions = loaded.block.header, loaded.block.transactions
-        return [
-            log_view(log, header, transactions[index], index, loaded.first_log[index] + position)
-            for index, receipt in enumerate(loaded.receipts)
-            for position, log in enumerate(receipt.event_logs)
-            if self.matches(log)
-        ]
-
 
 class LogSearch:
     """Searches the final chain, within the limits, and gives way to others while it does."""
@@ -52,7 +44,7 @@ class LogSearch:
         self._blocks = blocks
         self._limits = limits
 
-    async def all(self, query: LogQuery) -> list[View]:
+    async def all(self, query: LogQuery) -> list[Fragment]:
         """Every event log that the query wants. Raises RpcError when that is more than the limits allow."""
         span = self._span(query)
         blocks_max = self._limits.log_blocks_max
@@ -71,27 +63,42 @@ class LogSearch:
             )
         return found
 
-    async def some(self, matcher: LogMatcher, first: int, last: int) -> tuple[list[View], int]:
+    async def some(self, matcher: LogMatcher, first: int, last: int) -> tuple[list[Fragment], int]:
         """The event logs of as many blocks as the limits allow, from `first` on; and the height to go on from."""
         span = range(first, min(last + 1, first + self._limits.log_blocks_max))
         found, next_height = await self._scan(matcher, span)
         if next_height == first < span.stop:  # one block alone is above the limit; its logs must come at once
-            found, next_height = matcher.select(await self._blocks.load(first)), first + 1
+            header = self._blocks.header(BlockRef(height=first))
+            if header is not None:
+                async with self._blocks.turns.taken() as turn:
+                    found = await self._select(matcher, header, turn)
+            next_height = first + 1
         return found, next_height
 
-    async def _scan(self, matcher: LogMatcher, span: range) -> tuple[list[View], int]:
+    async def _scan(self, matcher: LogMatcher, span: range) -> tuple[list[Fragment], int]:
         """Event logs of whole blocks, at most `logs_max`; and the height of the first block that did not fit."""
-        pace = Pace()
-        found: list[View] = []
-        for height in span:
-            header = self._blocks.header(BlockRef(height=height))
-            if header is not None and matcher.may_match(header):
-                selected = matcher.select(await self._blocks.load(height))
-                if len(found) + len(selected) > self._limits.logs_max:
-                    return found, height
-                found += selected
-            await pace.breathe()
+        found: list[Fragment] = []
+        async with self._blocks.turns.taken() as turn:
+            for height in span:
+                header = self._blocks.header(BlockRef(height=height))
+                if header is not None and matcher.may_match(header):
+                    selected = await self._select(matcher, header, turn)
+                    if len(found) + len(selected) > self._limits.logs_max:
+                        return found, height
+                    found += selected
+                await turn.breathe()
         return found, span.stop
+
+    async def _select(self, matcher: LogMatcher, header: Header, turn: Turn) -> list[Fragment]:
+        """The views of a block's matching event logs, encoded already."""
+        selected: list[Fragment] = []
+        for index, first_log, event_logs, transaction_hash in self._blocks.logs_of(header.number):
+            for position, log in enumerate(event_logs):
+                if matcher.matches(log):
+                    view = log_view(log, header, transaction_hash, index, first_log + position)
+                    selected.append(encoded(view))
+            await turn.breathe()
+        return selected
 
     def _span(self, query: LogQuery) -> range:
         first, last = query.first, query.last

@@ -9,7 +9,6 @@ from node.rpc.hexes import data, quantity
 from node.rpc.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Kind, Param, optional, rpc
-from node.rpc.pacing import Pace
 from node.rpc.params import ADDRESS, BLOCK_NUMBER, BOOLEAN, COUNT, DATA, HASH, QUANTITY, BlockRef
 from node.rpc.ports import Equivocation, NodePort, Statement
 from node.rpc.results import STRING, list_of, nullable, record
@@ -90,18 +89,18 @@ class HistoryMethods:
         turns: Counter[bytes] = Counter()
         rounds: Counter[int] = Counter()
         transactions = 0
-        pace = Pace()
-        for height in span:
-            header, encoded = self._blocks.header(BlockRef(height=height)), self._chain.encoded_block(height)
-            certificate = self._chain.certificate(height)
-            if header is None or encoded is None or certificate is None:
-                continue  # genesis: nobody proposed it
-            proposals[header.miner] += 1
-            turns[self._chain.proposer(height, 0)] += 1
-            seals.update(seal.validator for seal in self._chain.seals(height))
-            rounds[certificate.round] += 1
-            transactions += len(encoded[1])
-            await pace.breathe()
+        async with self._blocks.turns.taken() as turn:
+            for height in span:
+                header, encoded = self._blocks.header(BlockRef(height=height)), self._chain.encoded_block(height)
+                certificate = self._chain.certificate(height)
+                if header is None or encoded is None or certificate is None:
+                    continue  # genesis: nobody proposed it
+                proposals[header.miner] += 1
+                turns[self._chain.proposer(height, 0)] += 1
+                seals.update(seal.validator for seal in self._chain.seals(height))
+                rounds[certificate.round] += 1
+                transactions += len(encoded[1])
+                await turn.breathe()
         known = sorted({*proposals, *seals, *turns})
         return {
             "fromBlock": quantity(span.start),

@@ -99,13 +99,13 @@ def receipt_view(loaded: LoadedBlock, index: int) -> View:
         "contractAddress": None,
         "logsBloom": data(receipt.bloom),
         "logs": [
-            log_view(log, header, transaction, index, loaded.first_log[index] + position)
+            log_view(log, header, transaction.hash, index, loaded.first_log[index] + position)
             for position, log in enumerate(receipt.event_logs)
         ],
     }
 
 
-def log_view(log: EventLog, header: Header, transaction: Transaction, index: int, log_index: int) -> View:
+def log_view(log: EventLog, header: Header, transaction_hash: bytes, index: int, log_index: int) -> View:
     """An event log of transaction `index`; `log_index` counts within the block. `removed` is never true here."""
     return {
         "address": data(log.address),
@@ -114,7 +114,7 @@ def log_view(log: EventLog, header: Header, transaction: Transaction, index: int
         "blockNumber": quantity(header.number),
         "blockHash": data(header.hash),
         "blockTimestamp": quantity(header.timestamp),
-        "transactionHash": data(transaction.hash),
+        "transactionHash": data(transaction_hash),
         "transactionIndex": quantity(index),
         "logIndex": quantity(log_index),
         "removed": False,

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import orjson
 import pytest
 
 from node.chain.block import Block
@@ -11,7 +12,7 @@ from node.rpc.blocks import INLINE_GAS_MAX, Blocks
 from node.rpc.limits import Limits
 from node.rpc.logs import LogSearch
 from node.rpc.params import BlockRef, LogQuery
-from tests.rpc.rpc_harness import ALICE, BOB, LoneNode
+from tests.rpc.rpc_harness import ALICE, BOB, GATEWAY_KEY, LoneNode
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:
@@ -29,11 +30,75 @@ async def test_a_search_gives_way(node: LoneNode) -> None:
         node.include()
     search = LogSearch(Blocks(node.chain, Limits()), Limits())
     everything = LogQuery(BlockRef(height=0), BlockRef(tag="latest"), frozenset(), ())
-    original, pacing.SLICE_S = pacing.SLICE_S, 0.0  # a slice that is always over
+    original, pacing.READ_SLICE_S = pacing.READ_SLICE_S, 0.0  # a slice that is always over
     try:
         assert await turns_during(asyncio.create_task(search.all(everything))) >= 60
     finally:
-        pacing.SLICE_S = original
+        pacing.READ_SLICE_S = original
+
+
+async def test_many_long_reads_take_turns_one_slice_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two passes of somebody else there is one slice, of whichever reader; and each reader comes to its end."""
+    monkeypatch.setattr(pacing, "READ_SLICE_S", 0.0)
+    turns, told = pacing.Turns(), list[str]()
+
+    async def read(name: str) -> None:
+        async with turns.taken() as turn:
+            for _ in range(20):
+                told.append(name)
+                await turn.breathe()
+
+    readers = [asyncio.create_task(read(name)) for name in "abcd"]
+    while not all(reader.done() for reader in readers):
+        told.append("|")
+        await asyncio.sleep(0)
+    slices = "".join(told).split("|")
+    assert max(map(len, slices)) == 1
+    worked = "".join(slices)
+    assert {name: worked.count(name) for name in "abcd"} == dict.fromkeys("abcd", 20)
+    assert {worked[start : start + 4] for start in range(4, 64, 4)} == {worked[4:8]}  # in a fixed order, none twice
+
+
+@pytest.mark.parametrize("passes", range(8))
+async def test_a_reader_that_is_cancelled_takes_nobodys_turn_along(
+    monkeypatch: pytest.MonkeyPatch, passes: int
+) -> None:
+    monkeypatch.setattr(pacing, "READ_SLICE_S", 0.0)
+    turns = pacing.Turns()
+
+    async def read(count: int) -> int:
+        async with turns.taken() as turn:
+            for _ in range(count):
+                await turn.breathe()
+        return count
+
+    doomed, others = asyncio.create_task(read(1_000_000)), [asyncio.create_task(read(50)) for _ in range(3)]
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    doomed.cancel()
+    async with asyncio.timeout(30):
+        assert await asyncio.gather(*others) == [50, 50, 50]
+        assert await read(5) == 5
+    assert doomed.cancelled()
+
+
+async def test_old_blocks_are_searched_without_decoding_their_transactions(
+    node: LoneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found is the same as in a block that is decoded already."""
+    anchor = ("Anchors", "anchor", bytes(31) + b"\1", bytes(32), 4, "sha256")
+    node.include(node.sign(ALICE, BOB.address), node.call_contract(GATEWAY_KEY, *anchor))
+    query = LogQuery(BlockRef(height=1), BlockRef(height=1), frozenset(), ())
+    warm, cold = Blocks(node.chain, Limits()), Blocks(node.chain, Limits())
+    await warm.load(1)
+
+    def block(height: int) -> Block | None:
+        raise AssertionError(f"block {height} was decoded")
+
+    monkeypatch.setattr(node.chain, "block", block)
+    found = [orjson.dumps(await LogSearch(blocks, Limits()).all(query)) for blocks in (warm, cold)]
+    assert found[0] == found[1]
+    assert orjson.loads(found[0])[0]["transactionIndex"] == "0x1"
 
 
 async def test_a_large_cold_block_is_decoded_in_a_thread(node: LoneNode, monkeypatch: pytest.MonkeyPatch) -> None:

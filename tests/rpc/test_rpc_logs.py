@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 from eth_abi.abi import encode
 from hypothesis import given, settings
@@ -71,7 +72,7 @@ async def test_a_search_finds_what_a_plain_scan_finds(busy: LoneNode) -> None:
     @given(st.integers(0, 7), st.integers(0, 7), SOME_ADDRESSES, st.lists(SOME_TOPICS, max_size=4))
     def check(first: int, length: int, addresses: frozenset[bytes], topics: list[frozenset[bytes]]) -> None:
         query = LogQuery(BlockRef(height=first), BlockRef(height=first + length), addresses, tuple(topics))
-        found = asyncio.run_coroutine_threadsafe(search.all(query), loop).result(10)
+        found = orjson.loads(orjson.dumps(asyncio.run_coroutine_threadsafe(search.all(query), loop).result(10)))
         expected = [
             (height, log.data)
             for height in range(first, min(first + length, 6) + 1)
