@@ -1,7 +1,7 @@
 """The gateway's memory of its records: all that wait and a bounded number of those that are done."""
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 
 from gateway.journal import RecordKey, Replayed, record_key
@@ -159,6 +159,7 @@ class Book:
         self._by_transaction: dict[bytes, list[Item]] = {}
         self._done: OrderedDict[Item, None] = OrderedDict()
         self._recent_max = recent_max
+        self._pending_ballots: Counter[int] = Counter()  # by election
         self.pending_bytes = 0
         self.pending_count = 0
 
@@ -172,8 +173,7 @@ class Book:
         if isinstance(item.record, Ballot):
             self._by_record_id[item.record.record_id] = item
         if item.pending:
-            self.pending_count += 1
-            self.pending_bytes += _weight(item.record)
+            self._count(item.record, 1)
         else:
             self._remember(item)
         if isinstance(item.record, Anchor) and item.place is None:
@@ -182,18 +182,24 @@ class Book:
     def remove(self, item: Item) -> None:
         """Forget an item that never became durable."""
         if item.pending:
-            self.pending_count -= 1
-            self.pending_bytes -= _weight(item.record)
+            self._count(item.record, -1)
         self._drop(item)
 
     def done(self, item: Item) -> None:
         """Note that a waiting item has got its `place` or `reason` just now, and wake those who wait for it."""
-        self.pending_count -= 1
-        self.pending_bytes -= _weight(item.record)
+        self._count(item.record, -1)
         if item.place is not None:
             self._forget_anchor(item)
         self._remember(item)
         item.wake()
+
+    def _count(self, record: Record, by: int) -> None:
+        self.pending_count += by
+        self.pending_bytes += by * _weight(record)
+        if isinstance(record, Ballot):
+            self._pending_ballots[record.election] += by
+            if not self._pending_ballots[record.election]:
+                del self._pending_ballots[record.election]
 
     def _remember(self, item: Item) -> None:
         self._done[item] = None
@@ -268,8 +274,8 @@ class Book:
         return (item for item in self._items.values() if item.pending)
 
     def pending_ballots(self, election: int) -> int:
-        """How many ballots of an election wait here. Walks over all that waits."""
-        return sum(1 for item in self.pending() if isinstance(item.record, Ballot) and item.record.election == election)
+        """How many ballots of an election wait here."""
+        return self._pending_ballots[election]
 
 
 def anchor_order(item: Item) -> tuple[int, bytes]:

@@ -120,6 +120,7 @@ class Core:
             self._plan.batch,
             self._plan.anchors,
             make_election=self.elections.ensure,
+            casts=self.elections.casts,
         )
 
     def _make_sender(self) -> Sender:

@@ -13,6 +13,7 @@ from gateway.book import Book, Item
 from gateway.chain import Chain, Standing
 from gateway.config import AnchorsConfig, BatchConfig
 from gateway.journal_format import Place
+from gateway.problems import Problem
 from gateway.records import Anchor, Ballot, Call, Record
 from gateway.sender import Included, Parcel, Sender
 from gateway.validators import NoValidator
@@ -43,7 +44,8 @@ class Settling(Protocol):
 class Delivery:
     """Everything durable and not settled goes through here, in the order in which it came.
 
-    `make_election` is told of an unknown election that ballots wait for, and says if there is one now.
+    `make_election` is told of an unknown election that ballots wait for, and says if there is one now; `casts` says
+    whether the key at hand is the election's (None: it was never seen). Where it is not, a voter could count twice.
     """
 
     def __init__(
@@ -56,14 +58,19 @@ class Delivery:
         anchors: AnchorsConfig,
         *,
         make_election: Callable[[int], Awaitable[bool]],
+        casts: Callable[[int], bool | None],
     ) -> None:
         self._address = sender_address
         self._book, self._durability, self._chain = book, durability, chain
         self._gather_s, self._ballots_max, self._bytes_max = batch.gather_ms / 1000, batch.ballots_max, batch.bytes_max
         self._anchors = anchors
         self.on_end: Callable[[Item], None] = lambda item: None  # told of each anchor that is final, refused or failed
-        self._make_election = make_election
-        self._single: deque[Item] = deque()  # calls and anchors, one transaction each
+        self._make_election, self._casts = make_election, casts
+        self._calls: deque[Item] = deque()  # one transaction each; before all else, for ballots may need what they make
+        self._anchors_waiting: deque[Item] = deque()  # one transaction each
+        self._ballots_turn = False
+        self._looking: set[int] = set()  # elections that were never seen, and are being looked for
+        self._missing: set[int] = set()  # that were not found: the chain shall say so
         self._ballots: dict[int, deque[Item]] = {}  # by election
         self._since_s: dict[int, float] = {}  # when the first waiting ballot of an election came
         self._again: deque[Parcel] = deque()
@@ -94,7 +101,8 @@ class Delivery:
                     self._since_s[election] = now
                 queue.append(item)
             else:
-                self._single.append(item)
+                queue = self._anchors_waiting if isinstance(item.record, Anchor) else self._calls
+                queue.append(item)
         self._wake.set()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
@@ -121,17 +129,55 @@ class Delivery:
         """What to send now; or None, and the seconds until something is due (None: when something comes)."""
         if self._again:
             return self._again.popleft(), None
-        if self._single:
-            return self._parcel_of(self._single.popleft()), None
+        if self._calls:
+            return self._parcel_of(self._calls.popleft()), None
+        election, wait_s = self._due_election()
+        if self._anchors_waiting and (election is None or not self._ballots_turn):  # they take turns
+            self._ballots_turn = True
+            return self._parcel_of(self._anchors_waiting.popleft()), None
+        if election is None:
+            return None, wait_s
+        self._ballots_turn = False
+        return self._batch(election, self._ballots[election]), None
+
+    def _due_election(self) -> tuple[int | None, float | None]:
+        """The election whose ballots have gathered long enough; or None, and the seconds until there is one."""
         now, wait_s = asyncio.get_running_loop().time(), None
-        for election, queue in self._ballots.items():
+        for election, queue in list(self._ballots.items()):
             left_s = self._since_s[election] + self._gather_s - now
-            if left_s <= 0 or len(queue) >= self._ballots_max:
-                return self._batch(election, queue, now), None
-            wait_s = left_s if wait_s is None else min(wait_s, left_s)
+            if left_s > 0 and len(queue) < self._ballots_max:
+                wait_s = left_s if wait_s is None else min(wait_s, left_s)
+            elif self._may_cast(election):
+                return election, None
         return None, wait_s
 
-    def _batch(self, election: int, queue: deque[Item], now: float) -> Parcel:
+    def _may_cast(self, election: int) -> bool:
+        """Whether ballots may go out now. Those that were taken unseen, in an outage, wait for the key's comparison."""
+        casts = self._casts(election)
+        if casts is False:
+            del self._since_s[election]
+            for item in self._ballots.pop(election):
+                self._reject(item, "KeyMismatch: this gateway has not the key that the election was created with")
+        elif casts is None and election not in self._missing:
+            if election not in self._looking:
+                self._looking.add(election)
+                self._spawn(self._look_for(election))
+            return False
+        return casts is not False
+
+    async def _look_for(self, election: int) -> None:
+        while True:
+            with contextlib.suppress(NoValidator, Problem):
+                async with self._asking:
+                    found = await self._make_election(election)
+                if not found:
+                    self._missing.add(election)
+                break
+            await asyncio.sleep(ASK_AGAIN_S)
+        self._looking.discard(election)
+        self._wake.set()
+
+    def _batch(self, election: int, queue: deque[Item]) -> Parcel:
         items: list[Item] = []
         packed: list[bytes] = []
         size = 0
@@ -144,6 +190,7 @@ class Delivery:
             size += len(data)
             packed.append(data)
             items.append(queue.popleft())
+        self._missing.discard(election)
         # Elections take turns: what is left goes behind the others, and has gathered long enough already.
         del self._ballots[election]
         if queue:

@@ -111,6 +111,11 @@ class Elections:
         """Whether this gateway has the key that the election was made with (no check value: anybody's)."""
         return election.key_check in (bytes(32), self.key(election.id).check)
 
+    def casts(self, id_: int) -> bool | None:
+        """Whether this gateway has the key of an election; None where it has never seen that election."""
+        known = self._state.elections.get(id_)
+        return None if known is None else self.key_fits(known)
+
     def voter_key(self, election: Election) -> str:
         """Which key the election was made with, in a word of the API."""
         if election.key_check == bytes(32):

@@ -185,9 +185,8 @@ class Network:
                 ValidatorConfig(name=f"validator-{n}", rpc_url=f"http://127.0.0.1:{front.port}")
                 for n, front in enumerate(self.fronts, 1)
             ),
-            elections=ElectionsConfig(auto_create=True),
             rpc=RpcConfig(probe_interval_ms=50, poll_ms=300, resend_ms=150, timeout_ms=1500),
-            **settings,
+            **{"elections": ElectionsConfig(auto_create=True)} | settings,
         )
 
     @contextlib.asynccontextmanager
