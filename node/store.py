@@ -12,10 +12,12 @@ from node.chain.errors import LedgerError
 from node.chain.execution import HEADER_BYTES_MAX
 from node.chain.outcome import Executed
 from node.chain.receipt import Receipt, decode_receipt
+from node.chain.stored import unpack_stored
 from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
 from node.consensus.messages import HEIGHT_MAX
+from node.version import VERSION
 
 KEY_CLASSES = {
     "state": keyspace.TRIE_NODE,
@@ -34,6 +36,9 @@ KEY_CLASSES = {
 
 _HEAD = keyspace.META + b"head"
 _GENESIS = keyspace.META + b"genesis"
+_FORMAT = keyspace.META + b"format"
+FORMAT_VERSION = 2  # of everything in the database; raised by whoever changes what a stored value means
+"""1: a ballot's flat record repeated its content; since 2 it says where in the block that stands."""
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
 
 
@@ -68,14 +73,12 @@ def block_writes(
     """
     block = executed.block
     height = block.number
-    senders = b"".join(transaction.sender for transaction in block.transactions)
-    raws = [transaction.raw for transaction in block.transactions]
     writes = dict(executed.writes)
-    writes[_at(keyspace.BLOCK, height)] = msgpack.packb([block.header.encoded, raws, senders])
     writes[_at(keyspace.RECEIPTS, height)] = msgpack.packb(executed.encoded_receipts)
     writes[keyspace.HEIGHT + block.hash] = height.to_bytes(8, "big")
     if certificate is None:
         writes[_GENESIS] = block.hash
+        writes[_FORMAT] = FORMAT_VERSION.to_bytes(4, "big")
     else:
         writes[_at(keyspace.CERTIFICATE, height)] = msgpack.packb(pack_certificate(certificate))
     for index, transaction in enumerate(block.transactions):
@@ -95,8 +98,24 @@ class Store:
         self._evidence_counts: Counter[bytes] | None = None  # counted when there is first something to keep
 
     def genesis_hash(self) -> bytes | None:
-        """The hash of the block 0 that this database was begun with."""
-        return self.database.get(_GENESIS)
+        """The hash of the block 0 that this database was begun with. Raises LedgerError for another stored format."""
+        genesis_hash = self.database.get(_GENESIS)
+        if genesis_hash is None:
+            return None
+        # A database from before the version was stored has format 1.
+        version = int.from_bytes(self.database.get(_FORMAT) or b"\1", "big")
+        if version > FORMAT_VERSION:
+            raise LedgerError(
+                f"the database has format {version}, written by a newer psephos; this one, {VERSION}, reads format "
+                f"{FORMAT_VERSION}: run the newer one"
+            )
+        if version < FORMAT_VERSION:
+            raise LedgerError(
+                f"the database has format {version}, written by an older psephos; this one, {VERSION}, reads format "
+                f"{FORMAT_VERSION}: move the folder away and start again, and the node fetches the chain from its peers "
+                "(one node after the other, while the others still hold it)"
+            )
+        return genesis_hash
 
     def head_height(self) -> int:
         """The height of the last final block. Raises LedgerError when the database has none."""
@@ -120,7 +139,7 @@ class Store:
         value = self.database.get(_at(keyspace.BLOCK, height))
         if value is None:
             return None
-        header, raws, senders = _unpack(value)
+        header, raws, senders = unpack_stored(value)
         transactions = []
         for index, raw in enumerate(raws):
             transaction = decode_transaction(raw)
@@ -138,7 +157,7 @@ class Store:
         value = self.database.get(_at(keyspace.BLOCK, height))
         if value is None:
             return None
-        header, raws, _ = _unpack(value)
+        header, raws, _ = unpack_stored(value)
         return header, raws
 
     def encoded_receipts(self, height: int) -> list[bytes] | None:

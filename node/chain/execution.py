@@ -15,6 +15,7 @@ from node.chain.outcome import Built, CallResult, Executed
 from node.chain.processing import CREATION_REFUSED, BlockRun, run_message, run_transaction
 from node.chain.receipt import Receipt, merge_blooms
 from node.chain.state import Reader, State
+from node.chain.stored import block_key, pack_stored
 from node.chain.transaction import AccessList, Transaction
 
 __all__ = [
@@ -112,7 +113,7 @@ def apply_block(
             if getattr(right, name) != getattr(header, name):
                 raise _mismatch(header, name, getattr(header, name), getattr(right, name))
         raise InvalidBlock(f"block {header.number}: its header is not the one that its transactions make")
-    return Executed(block, *executed)
+    return _executed(block, executed)
 
 
 def build_block(
@@ -156,7 +157,7 @@ def build_block(
             break
     transactions_root = ordered_root([transaction.raw for transaction in taken])
     header, executed = _finish(run, parent, transactions_root, run.context.timestamp)
-    return Built(Executed(Block(header, tuple(taken)), *executed), dropped)
+    return Built(_executed(Block(header, tuple(taken)), executed), dropped)
 
 
 def call(
@@ -269,6 +270,13 @@ def _finish(
         extra_data=validators_hash(next_validators),
     )
     return header, (tuple(run.receipts), tuple(run.encoded_receipts), writes, next_validators)
+
+
+def _executed(block: Block, consequences: _Consequences) -> Executed:
+    """The whole of it, the block's own place in the database among it: ballots are read from there."""
+    receipts, encoded_receipts, writes, next_validators = consequences
+    writes[block_key(block.number)] = pack_stored(block.header.encoded, block.transactions)
+    return Executed(block, receipts, encoded_receipts, writes, next_validators)
 
 
 def _mismatch(header: Header, name: str, value: object, right: object) -> InvalidBlock:

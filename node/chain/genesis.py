@@ -19,6 +19,7 @@ from node.chain.domain import Domain
 from node.chain.outcome import Executed
 from node.chain.receipt import EMPTY_BLOOM
 from node.chain.state import State
+from node.chain.stored import block_key, pack_stored
 from node.chain.transaction import TRANSACTION_BYTES_MAX
 
 GAS_LIMIT = 2_000_000_000
@@ -155,6 +156,7 @@ def build_genesis(genesis: Genesis) -> Executed:
         timestamp=genesis.timestamp,
         extra_data=validators_hash(genesis.validators),
     )
+    writes[block_key(0)] = pack_stored(header.encoded, ())
     return Executed(Block(header), (), (), writes, genesis.validators)
 
 

@@ -1,13 +1,13 @@
 """The prefixes that divide the one flat key space of the ledger's database: a byte each, so that nothing overlaps.
 
-The rules of the ledger write nodes, code and records; the rest belongs to the store.
+The rules of the ledger write nodes, code, records and the block itself; the rest belongs to the store.
 """
 
 TRIE_NODE = b"n"  # ‖ hash → RLP of a node of the state trie or of a contract's storage trie
 CODE = b"k"  # ‖ code hash → code
 RECORD = b"l"  # ‖ a contract's own key → a flat record: logs, their nodes, nullifier and record-id indexes
 
-BLOCK = b"b"  # ‖ height (u64 big-endian) → block
+BLOCK = b"b"  # ‖ height (u64 big-endian) → block, as `node.chain.stored` packs it
 HEIGHT = b"h"  # ‖ block hash → height
 CERTIFICATE = b"c"  # ‖ height → certificate
 RECEIPTS = b"r"  # ‖ height → receipts

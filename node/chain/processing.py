@@ -112,6 +112,7 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
     to, value = transaction.to, transaction.value
     succeeded, event_logs = True, _NO_LOGS
     if to in registry.CONTRACTS:
+        context.position = len(run.receipts)
         succeeded, _, gas, event_logs = run_message(
             context,
             sender=sender,

@@ -7,6 +7,8 @@ from merkle import patricia, rlp
 from merkle.keccak import keccak256
 from node.chain import keyspace
 from node.chain.errors import LedgerError
+from node.chain.stored import block_key, unpack_stored
+from node.chain.transaction import decode_transaction
 
 EMPTY_CODE_HASH = keccak256(b"")
 _WORD_MAX = (1 << 256) - 1
@@ -74,6 +76,8 @@ class State:
         self._records: dict[bytes, bytes] = {}
         self._codes: dict[bytes, bytes] = {}
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
+        self._block_read: tuple[int, list[bytes]] = (-1, [])  # the last one that `calldata` has read, with its height
+        self._calldata_read: tuple[int, int, bytes] = (-1, -1, b"")
 
     # Accounts
 
@@ -150,6 +154,27 @@ class State:
     def set_record(self, key: bytes, value: bytes) -> None:
         """Write a flat record. Records are written or replaced, never deleted."""
         self._set(self._records, key, value)
+
+    # Final blocks, whose transactions hold what is too large to repeat
+
+    def calldata(self, height: int, position: int) -> bytes:
+        """The data of the transaction at a position (from 0) of a final block. Raises LedgerError where there is none.
+
+        The last block and transaction are remembered, since whoever reads one ballot mostly reads its neighbours.
+        """
+        known_height, known_position, data = self._calldata_read
+        if (height, position) != (known_height, known_position):
+            if height != self._block_read[0]:
+                stored = self._reader.get(block_key(height))
+                if stored is None:
+                    raise LedgerError(f"block {height} is not stored")
+                self._block_read = height, unpack_stored(stored)[1]
+            raws = self._block_read[1]
+            if position >= len(raws):
+                raise LedgerError(f"block {height} has no transaction {position}")
+            data = decode_transaction(raws[position]).data
+            self._calldata_read = height, position, data
+        return data
 
     # Undoing, and the end
 

@@ -2,7 +2,8 @@
 
 A packed record is nullifier (32) ‖ record id (32) ‖ kind (1) ‖ length of the content (u32 big-endian) ‖ content. The
 same bytes end the ballot's leaf in the election's log. Entries are flat records (see `flatlog`) by nullifier; body:
-record id (32) ‖ kind (1) ‖ content.
+record id (32) ‖ position of the transaction in the block (u24) ‖ where the packed record begins in its calldata (u24),
+0 for `cast`. So the content is stored once, in the block; what is written for each ballot at a random key is short.
 
 Nothing here uses an ABI library for a ballot: this is the hottest path of the ledger.
 """
@@ -129,7 +130,26 @@ def ballot_by_nullifier(state: State, election: Election, nullifier: bytes) -> B
     if found is None:
         return None
     index, number, body = found
-    return index, nullifier, body[:32], body[32], body[33:], number
+    record = _packed_record(state, number, int.from_bytes(body[32:35], "big"), int.from_bytes(body[35:38], "big"))
+    return index, nullifier, body[:32], record[64], record[RECORD_HEAD_BYTES:], number
+
+
+def _packed_record(state: State, height: int, position: int, begin: int) -> bytes:
+    """The packed record that a transaction of a final block cast, from its calldata at `begin`; 0 for `cast`."""
+    data = state.calldata(height, position)
+    if begin == 0:
+        return _cast_record(data)
+    content = begin + RECORD_HEAD_BYTES
+    return data[begin : content + int.from_bytes(data[content - 4 : content], "big")]
+
+
+def _cast_record(data: bytes) -> bytes:
+    """The packed record that the calldata of `cast` amounts to. Reverts when it is malformed."""
+    begin, end = ABI.tail_bytes(data, _CAST_ARGUMENTS)
+    kind = int.from_bytes(data[100:132], "big")
+    if kind > 255:
+        raise ABI.revert("InvalidCalldata", "kind does not fit 8 bits")
+    return pack_record(data[36:68], data[68:100], kind, data[begin:end])
 
 
 def ballot_by_record_id(state: State, election: Election, record_id: bytes) -> Ballot | None:
@@ -173,8 +193,10 @@ class _Box:
         self._choices: list[int] = []  # the option of each open ballot, -1 for a sealed one
         self.standing = 0  # index of the ballot because of which the last record was not accepted
 
-    def put(self, data: bytes, places: Iterable[tuple[int, int]]) -> bytes:
+    def put(self, data: bytes, places: Iterable[tuple[int, int]], offset: int | None) -> bytes:
         """Judge the packed records data[begin:end] and take in what is accepted. Returns each one's Outcome.
+
+        `offset` is where `data` begins in the calldata; None where they are not packed there.
 
         One loop with everything at hand, since calls and attributes would cost as much as the work.
         """
@@ -184,6 +206,7 @@ class _Box:
         is_before, options, number, leaf_prefix = self._is_before, self._options, self._number, self._leaf_prefix
         nullifiers, leaf_hashes, choices = self._nullifiers, self._leaf_hashes, self._choices
         index = self._first + len(nullifiers)
+        position = self._call.block.position.to_bytes(3, "big")
         outcomes = bytearray()
         for begin, end in places:
             middle = begin + 32
@@ -206,14 +229,17 @@ class _Box:
             record_key = by_record_id + data[middle : begin + 64]
             stored = record(key)
             if stored is not None and is_before(stored, index):
-                outcomes.append(1 if stored[44] == kind and stored[45:] == data[content:end] else 2)
+                # Equal in all but the record id: then a record with the standing one's has the leaf that stands.
+                again = leaf_prefix + nullifier + stored[12:44] + data[begin + 64 : end]
+                outcomes.append(1 if sha256(again).digest() == self._standing_leaf() else 2)
                 continue
             stored = record(record_key)
             if stored is not None and is_before(stored, index):
                 outcomes.append(3)
                 continue
             place = index.to_bytes(INDEX_BYTES, "big")
-            set_record(key, place + number + data[middle : begin + 65] + data[content:end])
+            where = b"\0\0\0" if offset is None else (offset + begin).to_bytes(3, "big")
+            set_record(key, place + number + data[middle : begin + 64] + position + where)
             set_record(record_key, place)
             nullifiers.append(nullifier)
             leaf_hashes.append(sha256(leaf_prefix + data[begin:end]).digest())
@@ -226,6 +252,15 @@ class _Box:
         """Whether a stored record belongs to a ballot of this log; in calls on past states it may be a later one's."""
         self.standing = int.from_bytes(stored[:INDEX_BYTES], "big")
         return self.standing < index
+
+    def _standing_leaf(self) -> bytes:
+        """The leaf hash of the ballot at `standing`: of this call, of an earlier one in this block, or stored."""
+        if self.standing >= self._first:
+            return self._leaf_hashes[self.standing - self._first]
+        appended = self._call.block.appended.get(self._election.number)
+        if appended is not None and self.standing >= appended.first_index:
+            return appended.leaf_hashes[self.standing - appended.first_index]
+        return flatlog.node_reader(self._state, self._election.number)(0, self.standing)
 
     def empty(self, outcomes: bytes) -> None:
         """Count what was accepted, hand it to the block and emit the event. Nothing may fail after this."""
@@ -266,21 +301,18 @@ def _cast_batch(call: Call) -> bytes:
     records = unpack_records(packed)
     call.charge(RECORD_GAS * len(records))
     box = _open_box(call)
-    box.empty(box.put(packed, records))
+    box.empty(box.put(packed, records, begin))
     return b""
 
 
 def _cast(call: Call) -> bytes:
     call.charge(CAST_GAS + RECORD_GAS)
     data = call.data
-    begin, end = ABI.tail_bytes(data, _CAST_ARGUMENTS)
-    nullifier, record_id, content = data[36:68], data[68:100], data[begin:end]
-    kind = int.from_bytes(data[100:132], "big")
+    ABI.tail_bytes(data, _CAST_ARGUMENTS)
     box = _open_box(call)
-    if kind > 255:
-        raise ABI.revert("InvalidCalldata", "kind does not fit 8 bits")
-    record = pack_record(nullifier, record_id, kind, content)
-    (outcome,) = box.put(record, ((0, len(record)),))
+    record = _cast_record(data)
+    nullifier, record_id, kind, content = record[:32], record[32:64], record[64], record[RECORD_HEAD_BYTES:]
+    (outcome,) = box.put(record, ((0, len(record)),), None)
     if outcome in (Outcome.REPEATED, Outcome.NULLIFIER_USED):
         raise ABI.revert("AlreadyCast", nullifier, box.standing)
     if outcome == Outcome.RECORD_ID_TAKEN:

@@ -30,7 +30,7 @@ class Appended:
 
 @dataclass(slots=True)
 class BlockContext:
-    """The block under execution. `timestamp` is in seconds.
+    """The block under execution. `timestamp` is in seconds; `position` is the running transaction's, from 0.
 
     `appended` gathers log entries by log number until the block ends. A contract appends as the last thing it does
     in a call, when nothing can fail any more: unlike the state, these lists have no journal.
@@ -41,6 +41,7 @@ class BlockContext:
     timestamp: int
     domain: Domain
     appended: dict[int, Appended] = field(default_factory=dict)
+    position: int = 0
 
 
 @dataclass(slots=True)
