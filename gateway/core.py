@@ -258,7 +258,7 @@ class Core:
             before, self._logged_level = self._logged_level, level
             changed = f" (before: {before})" if before else ""
             importance = logging.INFO if level <= 2 else logging.WARNING
-            extra = fields(event="level", level=level, before=before or None)
+            extra = fields(event="level", gateway_level=level, before=before or None)
             log.log(importance, "level %d: %s%s", level, LEVELS[level], changed, extra=extra)
 
     async def _watch_level(self) -> None:

@@ -65,10 +65,11 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id := REQUEST_ID.get():
             document["request_id"] = request_id
-        document |= getattr(record, "fields", {})
+        for name, value in getattr(record, "fields", {}).items():
+            document.setdefault(name, value)
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
-        return json.dumps(document, ensure_ascii=False, default=str)
+        return json.dumps(document, default=str)
 
 
 def configure(name: str, level: str, format_: Format) -> None:

@@ -14,6 +14,7 @@ from cluster.integrity import Verdict, verify
 from cluster.network import ClusterError
 from cluster.offline import Offline, opened
 from node.chain import keyspace
+from node.chain.contracts import ballots
 from node.chain.genesis import genesis_document
 from node.leveldb import LevelDB
 from node.store import Store
@@ -118,10 +119,8 @@ def test_what_was_changed_behind_the_nodes_back_is_found(
 
 def test_a_tally_that_its_ballots_do_not_make_is_told(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both the node and its re-execution would count wrongly: the second count shares no code with them."""
-    from cluster import integrity
-
-    real = integrity.ballots.read_tally
-    monkeypatch.setattr(integrity.ballots, "read_tally", lambda *found: real(*found)._replace(counts=[2, 0, 0]))
+    real = ballots.read_tally
+    monkeypatch.setattr(ballots, "read_tally", lambda *found: real(*found)._replace(counts=[2, 0, 0]))
     assert any("tally is [2, 0, 0, 0], its ballots make [1, 0, 1, 0]" in fault for fault in checked(chain).faults)
 
 
@@ -185,17 +184,17 @@ def test_export_is_a_json_object_a_line_in_the_order_of_the_chain(
     lines: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert [line["height"] for line in lines if line["type"] == "block"] == [0, 1, 2, 3, 4, 5]
-    ballots = [line for line in lines if line["type"] == "ballot"]
-    assert [(line["index"], line["outcome"], line["choice"], line["position"]) for line in ballots] == [
+    cast = [line for line in lines if line["type"] == "ballot"]
+    assert [(line["index"], line["outcome"], line["choice"], line["position"]) for line in cast] == [
         (0, "accepted", 0, 0), (1, "accepted", 2, 1), (None, "nullifier_used", 1, 2),
     ]  # fmt: skip
-    assert {line["election"] for line in ballots} == {str(ELECTION)}
+    assert {line["election"] for line in cast} == {str(ELECTION)}
     (anchor,) = (line for line in lines if line["type"] == "anchor")
     assert (anchor["batch_id"], anchor["index"], anchor["leaf_count"]) == ("0x" + number(5).hex(), 0, 7)
     file = tmp_path / "out.jsonl"
     part = ["--only", "ballots", "--from-height", "3", "--to-height", "3", "--out", str(file)]
     assert main(["export", "--data-dir", folder, *part]) == 0
-    assert [json.loads(line) for line in file.read_text().splitlines()] == ballots
+    assert [json.loads(line) for line in file.read_text().splitlines()] == cast
 
 
 def test_export_refuses_what_is_not_there(chain: Chain, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
