@@ -1,6 +1,7 @@
 """The same signed transactions, put by one generator to psephos and to its peers: `python -m bench.peers`.
 
-Each node is started fresh, alone, and measured by what `psephos bench transactions` is made of (bench/peers.md). What cannot be installed or started is reported as not run.
+Each node is started fresh, alone, and measured by what `psephos bench transactions` is made of (bench/peers.md).
+What cannot be installed or started is reported as not run.
 """
 
 import argparse

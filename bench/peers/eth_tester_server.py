@@ -85,7 +85,13 @@ def serve(port: int, methods: Methods) -> None:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing."""
 
-    http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+    class Server(http.server.ThreadingHTTPServer):
+        """Takes as many connections at once as the generator opens."""
+
+        request_queue_size = 256
+        daemon_threads = True
+
+    Server(("127.0.0.1", port), Handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -17,12 +17,16 @@ Read = Callable[[Caller], Awaitable[tuple[int, int]]]  # a validator's (height, 
 
 
 def log_reader(log: int | str) -> Read:
-    """Records are the leaves of a log: an election's id (0x-hex or number), or "anchors"."""
+    """Records are the leaves of a log: an election's id, or "anchors". It is read once for each block."""
     name = log if isinstance(log, str) else hex(log)
+    known: dict[str, tuple[int, int]] = {}  # by a node's URL
 
     async def read(caller: Caller) -> tuple[int, int]:
-        head = await caller.call("poa_getLog", name)
-        return int(head["blockNumber"], 16), int(head["size"], 16)
+        height = int(await caller.call("eth_blockNumber"), 16)
+        if height != known.get(caller.url, (-1, 0))[0]:
+            head = await caller.call("poa_getLog", name)
+            known[caller.url] = int(head["blockNumber"], 16), int(head["size"], 16)
+        return known[caller.url]
 
     return read
 

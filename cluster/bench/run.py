@@ -81,8 +81,11 @@ class _Clock:
     problems: list[str] = field(default_factory=list)
 
 
-async def measure(bed: Testbed, work: Workload, pace: Pace) -> Run:
-    """Run a workload. Raises ClusterError when the load stalls or a record is refused at warm-up."""
+async def measure(bed: Testbed, work: Workload, pace: Pace, window: Callable[[], None] = lambda: None) -> Run:
+    """Run a workload; `window` is called when the clock starts and when it stops, for a profiler.
+
+    Raises ClusterError when the load stalls or a record is refused at warm-up.
+    """
     pids = bed.pids()
     follower = Follower(bed.rpc_urls, work.read, pids)
     await follower.start()
@@ -99,7 +102,7 @@ async def measure(bed: Testbed, work: Workload, pace: Pace) -> Run:
             in_flight_max=pace.in_flight_max,
         )
         await generator.connect()
-        clock = await _timed(bed, work, pace, follower, generator)
+        clock = await _timed(bed, work, pace, follower, generator, window)
         return await _result(bed, work, pace, follower, generator, clock)
     finally:
         if generator is not None:
@@ -136,7 +139,9 @@ async def until_answered(generator: Generator, follower: Follower) -> None:
         seen = now
 
 
-async def _timed(bed: Testbed, work: Workload, pace: Pace, follower: Follower, generator: Generator) -> _Clock:
+async def _timed(
+    bed: Testbed, work: Workload, pace: Pace, follower: Follower, generator: Generator, window: Callable[[], None]
+) -> _Clock:
     base = follower.records
     disk = {name: machine.folder_bytes(folder) for name, folder in bed.folders().items()}
     follower.on_final = lambda records: generator.settle(records - base)
@@ -144,6 +149,7 @@ async def _timed(bed: Testbed, work: Workload, pace: Pace, follower: Follower, g
     gc.freeze()
     gc.disable()  # millions of prepared bytes are no garbage, and looking through them would show in the latencies
     try:
+        window()
         before = machine.snapshot(follower.pids)
         clock = _Clock(before, before, base, disk)
         generator.start()
@@ -157,6 +163,7 @@ async def _timed(bed: Testbed, work: Workload, pace: Pace, follower: Follower, g
         if killer is not None:
             killer.cancel()
         clock.after = machine.snapshot(follower.pids)
+        window()
     finally:
         gc.enable()
         gc.unfreeze()
