@@ -8,6 +8,7 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from gateway.book import Item, anchor_order
@@ -15,6 +16,7 @@ from gateway.callbacks import Callbacks
 from gateway.chain import Standing
 from gateway.config import AnchorsConfig
 from gateway.core import Core
+from gateway.lookups import AnchorLookups
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.shown import shown_time
@@ -23,6 +25,7 @@ from gateway.validators import NoValidator
 log = logging.getLogger(__name__)
 
 IDS_KEPT = 100_000
+IDS_AT_HAND = 1_000
 TIMES_KEPT = 1_000
 WINDOW_S = 600.0  # throughput is that of the last ten minutes
 ASK_AGAIN_S = 5.0
@@ -30,11 +33,13 @@ DENIALS_MAX = 60  # by a quorum, of an anchor that nobody here knows but the one
 STATUSES = ("pending", "processing", "completed", "failed")
 
 
+@lru_cache(IDS_AT_HAND)
 def anchor_id(batch: uuid.UUID) -> uuid.UUID:
     """The anchor's id: the same from every gateway."""
     return uuid.uuid5(batch, "psephos:anchor")
 
 
+@lru_cache(IDS_AT_HAND)
 def job_id(batch: uuid.UUID) -> uuid.UUID:
     """The id of the work of anchoring it, of which there is one."""
     return uuid.uuid5(batch, "psephos:job")
@@ -94,6 +99,7 @@ class Anchorage:
         self._completions: deque[float] = deque(maxlen=IDS_KEPT)
         self._completed: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._lookups = AnchorLookups(core.pool)
         core.delivery.on_end = self._ended
 
     async def start(self) -> None:
@@ -113,11 +119,16 @@ class Anchorage:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lookups.stop()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def is_told(self, batch_id: bytes) -> bool | None:
+        """Whether one validator says that there is an anchor of a batch; None where nobody says. Not proven."""
+        return await self._lookups.is_told(batch_id)
 
     async def submit(self, anchor: Anchor, callback_url: str | None) -> tuple[Item, bool]:
         """Make an anchor durable, or find it; whether it is new. Raises Problem."""
@@ -158,7 +169,8 @@ class Anchorage:
         if item.place is not None:
             self._times_s.append(max(time.time() - item.received_at_ms / 1000, 0.0))
             self._completions.append(time.monotonic())
-        self._spawn(self._tell(item.record, status_of(item), item, item.reason or item.failed))
+        if self._callbacks.url(item.record.batch_id) is not None:
+            self._spawn(self._tell(item.record, status_of(item), item, item.reason or item.failed))
 
     async def _tell(self, anchor: Anchor, status: str, known: Item | Standing, error: str | None) -> None:
         batch, place = batch_of(anchor), known.place

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.book import Item
+from gateway.book import Item, wait_for_ends
 from gateway.chain import Standing
 from gateway.core import Core
 from gateway.definitions import Election
@@ -44,8 +44,10 @@ class Casting:
     problem: Problem | None = None
 
 
-async def cast_votes(core: Core, votes: Sequence[VoteBody], admit: Callable[[bytes], None]) -> list[Casting]:
-    """Make the ballots of many votes durable in one go; each is taken or refused on its own."""
+async def cast_votes(
+    core: Core, votes: Sequence[VoteBody], admit: Callable[[bytes], None], wait_s: float
+) -> list[Casting]:
+    """Make the ballots of many votes durable in one go, and wait so long for their ends; each counts on its own."""
     ids = list({vote.election_id: None for vote in votes})
     booths = dict(zip(ids, await asyncio.gather(*(_booth(core, id_) for id_ in ids)), strict=True))
     castings = []
@@ -61,6 +63,7 @@ async def cast_votes(core: Core, votes: Sequence[VoteBody], admit: Callable[[byt
             casting.item = core.keep(ballot)
         except Problem as problem:
             casting.problem = problem
+    await wait_for_ends([casting.item for casting in castings if casting.item is not None], wait_s)
     for casting in castings:
         if casting.item is not None and not casting.item.durable:  # most share one commit, over after the first wait
             try:

@@ -121,11 +121,6 @@ class Chain:
 
         return await self._stored(ANCHORS, "anchorOf", ANCHORS_ABI.encode_call("anchorOf", batch_id), find, sure)
 
-    async def anchor_is_told(self, batch_id: bytes) -> bool:
-        """Whether one validator says that there is an anchor of a batch. Not proven."""
-        found, _ = _decoded("anchorOf", await self._view(ANCHORS, ANCHORS_ABI.encode_call("anchorOf", batch_id)))
-        return bool(found)
-
     async def anchor_count(self) -> int:
         """How many anchors there are at the verified head, proven."""
         return (await self._slots(self._follower.head.header, ANCHORS, [SIZE_SLOT]))[0]

@@ -25,6 +25,7 @@ from serving.distribution import Distribution
 log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX = 5
+GATHER_STRETCH_MAX = 4
 ASK_AGAIN_S = 0.3
 ASKING_MAX = 16  # questions after standing records at a time
 # Refusals that say something of the whole election or caller, not of one record in the batch.
@@ -116,7 +117,7 @@ class Delivery:
                 sender.roomier.clear()
                 await sender.roomier.wait()
                 continue
-            parcel, due_s = self._next_parcel()
+            parcel, due_s = self._next_parcel(sender.in_flight_count)
             if parcel is not None:
                 sender.submit(parcel)
                 continue
@@ -125,13 +126,16 @@ class Delivery:
                 async with asyncio.timeout(due_s):
                     await self._wake.wait()
 
-    def _next_parcel(self) -> tuple[Parcel | None, float | None]:
-        """What to send now; or None, and the seconds until something is due (None: when something comes)."""
+    def _next_parcel(self, flying: int) -> tuple[Parcel | None, float | None]:
+        """What to send now; or None, and the seconds until something is due (None: when something comes).
+
+        `flying`: how many transactions are sent and not final.
+        """
         if self._again:
             return self._again.popleft(), None
         if self._calls:
             return self._parcel_of(self._calls.popleft()), None
-        election, wait_s = self._due_election()
+        election, wait_s = self._due_election(flying)
         if self._anchors_waiting and (election is None or not self._ballots_turn):  # they take turns
             self._ballots_turn = True
             return self._parcel_of(self._anchors_waiting.popleft()), None
@@ -140,11 +144,13 @@ class Delivery:
         self._ballots_turn = False
         return self._batch(election, self._ballots[election]), None
 
-    def _due_election(self) -> tuple[int | None, float | None]:
+    def _due_election(self, flying: int) -> tuple[int | None, float | None]:
         """The election whose ballots have gathered long enough; or None, and the seconds until there is one."""
         now, wait_s = asyncio.get_running_loop().time(), None
+        # Where transactions of ours wait for the next block already, one more gains little by being there at once.
+        gather_s = self._gather_s * min(1 + flying, GATHER_STRETCH_MAX)
         for election, queue in list(self._ballots.items()):
-            left_s = self._since_s[election] + self._gather_s - now
+            left_s = self._since_s[election] + gather_s - now
             if left_s > 0 and len(queue) < self._ballots_max:
                 wait_s = left_s if wait_s is None else min(wait_s, left_s)
             elif self._may_cast(election):

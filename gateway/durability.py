@@ -142,6 +142,8 @@ class Durability:
         if self.storage is Storage.NONE:
             log.error("nothing durable is left (%s); refusing new records", self.last_error)
             group.commit.finish(f"neither the journal nor the spool can be written: {self.last_error}")
+            for item in group.accepted:
+                item.wake()
             # The ends that could not be written are tried again with the next group, before newer ones.
             self._group.settled[:0] = group.settled
             self._group.rejected[:0] = group.rejected
@@ -191,16 +193,17 @@ class Durability:
 
     def _write(self, group: _Group) -> None:
         journal = self._active()
-        for chunk in _chunks(group.accepted):
-            _write_accepted(journal, chunk)
         ends = [
             encode_settled(Settled(place, tuple((item.sequence, int(item.outcome or 0), item.index) for item in items)))
             for place, items in group.settled
         ]
         ends += [encode_rejected(Rejected(item.sequence, item.reason or "")) for item in group.rejected]
-        if ends:
-            done = [item.sequence for _, items in group.settled for item in items]
-            journal.write(ends, accepted=0, settled=done + [item.sequence for item in group.rejected])
+        done = [item.sequence for _, items in group.settled for item in items]
+        done += [item.sequence for item in group.rejected]
+        *chunks, last = [*_chunks(group.accepted)] or [()]
+        for chunk in chunks:
+            _write_accepted(journal, chunk)
+        _write_accepted(journal, last, ends, done)  # one sync for both, as long as the group fits a frame
 
 
 def _rank(replayed: Replayed) -> int:
@@ -222,10 +225,12 @@ def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         yield items[begin:]
 
 
-def _write_accepted(journal: Journal, items: Sequence[Item]) -> None:
+def _write_accepted(
+    journal: Journal, items: Sequence[Item], ends: Sequence[bytes] = (), settled: Sequence[int] = ()
+) -> None:
+    """Append items and, behind them, the encoded ends of earlier ones, which have the `settled` sequences."""
     first = journal.next_sequence
-    journal.write(
-        [encode_accepted(item.record, item.received_at_ms) for item in items], accepted=len(items), settled=()
-    )
+    entries = [encode_accepted(item.record, item.received_at_ms) for item in items]
+    journal.write([*entries, *ends], accepted=len(items), settled=settled)
     for position, item in enumerate(items):
         item.sequence = first + position

@@ -26,6 +26,7 @@ _FRAME = struct.Struct(">4sII")
 _ENTRY = struct.Struct(">BI")
 _START = struct.Struct(">Q32sQQI32s")  # chain id, genesis hash, segment number, first sequence, salt, link before
 _BALLOT = struct.Struct(">32sQ")  # election, received at (ms)
+_BALLOT_ENTRY = struct.Struct(">BI32sQ")  # _ENTRY and _BALLOT: the one that there are many of
 _ANCHOR = struct.Struct(">32s32sQQ")  # batch id, root, leaf count, received at (ms)
 _CALL = struct.Struct(">20sQ")  # to, received at (ms)
 _PLACE = struct.Struct(">Q32s32s")  # block number, block hash, transaction hash
@@ -116,8 +117,9 @@ def encode_start(start: Start) -> bytes:
 def encode_accepted(record: Record, received_at_ms: int) -> bytes:
     """The entry of a record; its sequence is its place among the accepted entries and not written."""
     if isinstance(record, Ballot):
-        head = _BALLOT.pack(record.election.to_bytes(32, "big"), received_at_ms)
-        return _entry(EntryType.BALLOT, head + record.packed())
+        packed = record.packed()
+        election = record.election.to_bytes(32, "big")
+        return _BALLOT_ENTRY.pack(EntryType.BALLOT, _BALLOT.size + len(packed), election, received_at_ms) + packed
     if isinstance(record, Anchor):
         packed = _ANCHOR.pack(record.batch_id, record.merkle_root, record.leaf_count, received_at_ms)
         return _entry(EntryType.ANCHOR, packed + record.algorithm.encode())

@@ -13,7 +13,7 @@ from gateway.validators import NoValidator, Pool, Validator
 from gateway.verify import FinalBlock, account_from_proof, receipt_at
 from node.chain.domain import Domain
 from node.chain.errors import PeerError
-from node.chain.receipt import Receipt
+from node.chain.receipt import Receipt, decode_receipt
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, sign_transaction
 from node.consensus.quorum import quorum
@@ -46,8 +46,13 @@ class Included:
     parcel: Parcel
     transaction: Transaction
     block: FinalBlock
+    position: int
     receipt: Receipt
-    gas_used: int
+
+    @property
+    def gas_used(self) -> int:
+        """Gas that this transaction alone used."""
+        return receipt_at(self.block, self.position)[1]
 
 
 @dataclass(eq=False, slots=True)
@@ -57,6 +62,7 @@ class _Sent:
     parcel: Parcel
     transaction: Transaction
     signed_at: float
+    text: str  # the transaction as JSON-RPC takes it: made once for all validators
     again_at: dict[Validator, float] = field(default_factory=dict)
     interval_s: dict[Validator, float] = field(default_factory=dict)
     refused: dict[Validator, str] = field(default_factory=dict)
@@ -141,7 +147,7 @@ class Sender:
             gas_limit=parcel.gas_limit,
             data=parcel.data,
         )
-        sent = _Sent(parcel, transaction, asyncio.get_running_loop().time())
+        sent = _Sent(parcel, transaction, asyncio.get_running_loop().time(), "0x" + transaction.raw.hex())
         self._in_flight[nonce] = sent
         self._by_raw[transaction.raw] = sent
         self._bytes += len(transaction.raw)
@@ -155,9 +161,9 @@ class Sender:
                 continue
             self._forget(sent)
             self._floor = max(self._floor, sent.transaction.nonce + 1)
-            receipt, gas_used = receipt_at(block, position)
             if sent.parcel.items:
-                self._on_included(Included(sent.parcel, sent.transaction, block, receipt, gas_used))
+                receipt = decode_receipt(block.receipts[position])
+                self._on_included(Included(sent.parcel, sent.transaction, block, position, receipt))
         if self._doubt_at_next_block or self.oldest_age_s() > STALLED_S:
             self._doubt_at_next_block = False
             self._doubt.set()
@@ -241,7 +247,7 @@ class Sender:
                     pass
                 continue
             try:
-                calls = [("eth_sendRawTransaction", ("0x" + sent.transaction.raw.hex(),)) for sent in due]
+                calls = [("eth_sendRawTransaction", (sent.text,)) for sent in due]
                 answers = await self._pool.batch(validator, calls)
             except RpcFailure as failure:
                 log.debug("%s: %s", validator.node.node_id, failure)

@@ -48,7 +48,7 @@ async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
     """The same anchor on the chain, if that can be known in time. Raises Problem 409 where it has another root."""
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            is_told = await gateway.chain.anchor_is_told(anchor.batch_id)
+            is_told = await gateway.anchorage.is_told(anchor.batch_id)
         # A new one is answered at once; of one that is there already, what it says is worth waiting for.
         standing = await gateway.chain.anchor(anchor.batch_id) if is_told else None
     except (TimeoutError, NoValidator):

@@ -10,7 +10,6 @@ from aiohttp import web
 from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
-from gateway.book import wait_for_ends
 from gateway.calls import ballots_of, read_cast
 from gateway.casting import Casting, ballot_of, cast_votes, refused
 from gateway.core import warning_at
@@ -30,8 +29,9 @@ async def submit(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBody)
     ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
-    item = await gateway.cast(ballot)
-    await item.wait(wait_s(request, gateway))
+    item = gateway.keep(ballot)
+    await item.wait(wait_s(request, gateway))  # only what is durable gets an end; the rest is waited for behind it
+    await gateway.durable(item)
     if item.reason is not None:
         shown = {"transaction_id": transaction_id, "election_id": show_election_id(body.election_id)}
         raise await refused(gateway, item, shown)
@@ -46,10 +46,7 @@ async def batch(request: web.Request) -> web.Response:
     """Up to 1,000 votes; each is accepted or refused on its own, and the answer has an outcome for each."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBatchBody)
-    deadline = asyncio.get_running_loop().time() + wait_s(request, gateway)
-    castings = await cast_votes(gateway, body.votes, gateway.gatekeeper.admit_voter)
-    kept = [casting.item for casting in castings if casting.item is not None]
-    await wait_for_ends(kept, deadline - asyncio.get_running_loop().time())
+    castings = await cast_votes(gateway, body.votes, gateway.gatekeeper.admit_voter, wait_s(request, gateway))
     results = await _outcomes(gateway, castings)
     counts = dict.fromkeys(("confirmed", "pending", "rejected", "not_taken"), 0)
     for index, result in enumerate(results):

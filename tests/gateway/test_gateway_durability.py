@@ -78,6 +78,23 @@ async def test_one_sync_serves_all_that_wait_and_order_is_kept() -> None:
     assert list(recovered(disk)) == list(range(500))
 
 
+async def test_what_comes_and_what_has_ended_share_a_sync() -> None:
+    disk = FragileDisk()
+    durability = open_on(disk, [])
+    await durability.start()
+    kept = await accept(durability, range(5))
+    for item in kept[:3]:
+        item.outcome, item.place, item.index = Outcome.ACCEPTED, PLACE, number_of(item)
+    before = disk.count
+    durability.settle(PLACE, kept[:3])
+    await accept(durability, range(5, 10))
+    assert disk.count - before == 2, "one write and one sync for both"
+    await durability.stop()
+    found = recovered(disk)
+    assert [number for number, item in found.items() if item.pending] == list(range(3, 10))
+    assert [found[number].index for number in range(3)] == [0, 1, 2]
+
+
 async def test_a_failing_journal_moves_all_that_is_not_final_to_the_spool_and_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,0 +1,82 @@
+"""Calldata that is packed by hand is what the contracts' ABI says; questions about anchors share calls."""
+
+import asyncio
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import calls
+from gateway.jsonrpc import Request, RpcError, RpcFailure
+from gateway.lookups import AnchorLookups
+from gateway.records import Anchor
+from gateway.validators import REVERTED, Pool
+
+words = st.binary(min_size=32, max_size=32)
+ascii_text = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=64)
+
+
+@given(words, words, st.integers(0, (1 << 64) - 1), ascii_text)
+def test_an_anchors_calldata_is_that_of_the_abi(batch: bytes, root: bytes, count: int, algorithm: str) -> None:
+    expected = calls.ANCHORS_ABI.encode_call("anchor", batch, root, count, algorithm)
+    assert calls.anchor_call(Anchor(batch, root, count, algorithm)) == expected
+    assert calls.anchor_of_call(batch) == calls.ANCHORS_ABI.encode_call("anchorOf", batch)
+
+
+class FakePool:
+    """Validators that hold the anchors of some batches; those that are down do not answer."""
+
+    def __init__(self, anchored: set[bytes], down: Sequence[bool] = (False,)) -> None:
+        self.anchored = anchored
+        self.validators = [SimpleNamespace(reachable=True, probed=True, down=one) for one in down]
+        self.asked: list[int] = []
+
+    def ordered(self) -> list[Any]:
+        return self.validators
+
+    async def batch(self, validator: Any, requests: Sequence[Request]) -> list[Any]:
+        self.asked.append(len(requests))
+        await asyncio.sleep(0)
+        if validator.down:
+            raise RpcFailure("no answer")
+        return [self._answer(bytes.fromhex(cast(dict[str, str], request[1][0])["data"][10:])) for request in requests]
+
+    def _answer(self, batch_id: bytes) -> Any:
+        if batch_id == b"\xee" * 32:
+            return RpcError(REVERTED, "reverted")
+        return "0x" + (batch_id in self.anchored).to_bytes(32, "big").hex() + "00" * 32
+
+
+def lookups_of(pool: FakePool) -> AnchorLookups:
+    return AnchorLookups(cast(Pool, pool))
+
+
+async def test_questions_that_come_together_go_in_few_calls_and_each_gets_its_answer() -> None:
+    batches = [number.to_bytes(32, "big") for number in range(600)]
+    pool = FakePool(set(batches[::3]))
+    lookups = lookups_of(pool)
+    told = await asyncio.gather(*(lookups.is_told(batch) for batch in [*batches, batches[0], b"\xee" * 32]))
+    assert told == [number % 3 == 0 for number in range(600)] + [True, False]
+    assert len(pool.asked) <= 3
+    assert sum(pool.asked) == 601, "nothing is asked twice"
+
+
+async def test_the_next_validator_is_asked_and_where_none_answers_nobody_knows() -> None:
+    batch = b"\x01" * 32
+    pool = FakePool({batch}, down=(True, False))
+    assert await lookups_of(pool).is_told(batch) is True
+    assert pool.asked == [1, 1]
+    assert await lookups_of(FakePool({batch}, down=(True, True))).is_told(batch) is None
+
+
+async def test_who_loses_patience_takes_the_answer_from_nobody_else() -> None:
+    batch = b"\x02" * 32
+    lookups = lookups_of(FakePool({batch}))
+    impatient = asyncio.create_task(lookups.is_told(batch))
+    patient = asyncio.create_task(lookups.is_told(batch))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient is True
+    await lookups.stop()
