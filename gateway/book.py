@@ -186,12 +186,11 @@ class Book:
         self._drop(item)
 
     def done(self, item: Item) -> None:
-        """Note that a waiting item has got its `place` or `reason` just now, and wake those who wait for it."""
+        """Note that a waiting item has got its `place` or `reason` just now. Who waits for it is still to be woken."""
         self._count(item.record, -1)
         if item.place is not None:
             self._forget_anchor(item)
         self._remember(item)
-        item.wake()
 
     def _count(self, record: Record, by: int) -> None:
         self.pending_count += by

@@ -1,6 +1,7 @@
 """What the gateway asks the chain, each answer checked against its own verified head before it is believed."""
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -223,23 +224,27 @@ class Chain:
         self, to: bytes, name: str, data: bytes, find: Callable[[FinalBlock, Any], Standing], sure: bool
     ) -> Standing | None:
         """The record behind a view that returns (found, struct), wherever a validator names a block that holds it."""
-        call = {"to": "0x" + to.hex(), "data": "0x" + data.hex()}
-        answers = await self._pool.ask_all("eth_call", (call, "latest"))
+        parameters = ({"to": "0x" + to.hex(), "data": "0x" + data.hex()}, "latest")
+
+        async def witnessed(answer: Any) -> Standing | None:
+            if isinstance(answer, RpcError):
+                if answer.code == REVERTED:  # no such election
+                    return None
+                raise NoValidator(f"a validator refuses the call: {answer}")
+            found, stored = _decoded(name, hex_bytes(answer))
+            return find(await self._block(int(stored[5])), stored) if found else None
+
+        with contextlib.suppress(NoValidator, RpcError, RpcFailure):  # one that can show it is enough
+            if (standing := await witnessed(await self._pool.ask("eth_call", parameters))) is not None:
+                return standing
         denials, faults = 0, []
-        for answer in answers:
-            if isinstance(answer, RpcError) and answer.code == REVERTED:  # no such election
-                denials += 1
-                continue
+        for answer in await self._pool.ask_all("eth_call", parameters):
             try:
-                if isinstance(answer, RpcError):
-                    raise NoValidator(f"a validator refuses the call: {answer}")
-                found, stored = _decoded(name, hex_bytes(answer))
-                if found:
-                    return find(await self._block(int(stored[5])), stored)
+                if (standing := await witnessed(answer)) is not None:
+                    return standing
+                denials += 1
             except (RpcFailure, NoValidator) as fault:
                 faults.append(str(fault))
-            else:
-                denials += 1
         # Whoever names a block that does not hold the record is no witness; the others may be enough without it.
         needed = quorum(self._pool.set_size) if sure else 1
         if denials < needed:

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 ATTEMPTS_MAX = 5
 GATHER_STRETCH_MAX = 4
 ASK_AGAIN_S = 0.3
+WOKEN_AT_ONCE = 32
 ASKING_MAX = 16  # questions after standing records at a time
 # Refusals that say something of the whole election or caller, not of one record in the batch.
 _WHOLE = ("ElectionNotOpen", "NotRegistrar", "UnknownElection", "NotGateway", "NotAllowedToCreate", "NotCreator")
@@ -78,11 +79,14 @@ class Delivery:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking = asyncio.Semaphore(ASKING_MAX)
+        self._ended: deque[Item] = deque()  # whose callers are still to be woken
+        self._someone_ended = asyncio.Event()
         self.ends: Counter[tuple[str, str]] = Counter()  # (kind, outcome) of the records whose end is known
         self.finality = Distribution()  # seconds from acceptance to verified finality
 
     async def start(self, sender: Sender) -> None:
         self._spawn(self._run(sender))
+        self._spawn(self._wake_callers())
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -105,6 +109,19 @@ class Delivery:
                 queue = self._anchors_waiting if isinstance(item.record, Anchor) else self._calls
                 queue.append(item)
         self._wake.set()
+
+    async def _wake_callers(self) -> None:
+        """Tell callers of their records' ends, some at a time.
+
+        A block may end thousands of requests. Were they all answered at once, a new one would wait behind all of them.
+        """
+        while True:
+            await self._someone_ended.wait()
+            self._someone_ended.clear()
+            while self._ended:
+                for _ in range(min(WOKEN_AT_ONCE, len(self._ended))):
+                    self._ended.popleft().wake()
+                await asyncio.sleep(0)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -264,6 +281,8 @@ class Delivery:
         item.failed = None
         item.updated_at_ms = time.time_ns() // 1_000_000
         self._book.done(item)
+        self._ended.append(item)
+        self._someone_ended.set()
         if isinstance(item.record, Anchor):
             self.on_end(item)
 

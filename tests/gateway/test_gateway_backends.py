@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.gateway.gateway_network import Network
+from tests.gateway.gateway_network import Network, until
+
+PAUSE_S = 0.01  # between questions; real backends have more patience
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ async def voting_service(gateway: httpx.AsyncClient, voters: int) -> dict[str, i
         while True:
             answer = await gateway.post("/api/votes/submit", json=vote)
             if answer.status_code in (429, 503):  # nothing is kept: the same request again
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(PAUSE_S)
                 continue
             answer.raise_for_status()
             return str(answer.json()["transaction_id"])
@@ -49,12 +51,12 @@ async def voting_service(gateway: httpx.AsyncClient, voters: int) -> dict[str, i
         query = {"transaction_id": transaction_id, "election_id": "42"}
         status = await gateway.get("/api/votes/transaction-status", params=query)
         while status.json()["status"] != "confirmed":
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PAUSE_S)
             status = await gateway.get("/api/votes/transaction-status", params=query)
     (await gateway.post("/api/elections/42/close")).raise_for_status()
     check = await gateway.post("/api/votes/verify-blockchain", json={"election_id": 42})
     while check.json()["status"] == "running":
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(PAUSE_S)
         check = await gateway.get(check.json()["progress_url"])
     assert check.json()["valid"]
     results = (await gateway.get("/api/votes/results", params={"election_id": 42})).json()
@@ -68,7 +70,7 @@ async def test_a_voting_service(network: Network) -> None:
         httpx.AsyncClient(base_url=api.url, trust_env=False, timeout=60) as gateway,
     ):
         work = asyncio.create_task(voting_service(gateway, 60))
-        await asyncio.sleep(0.2)
+        await until(lambda: len(network.node.mempool) > 0, "votes are on their way", 20)
         network.fronts[0].alive = False  # a validator dies meanwhile
         assert await work == {"Ada": 40, "Grace": 20}
 
@@ -105,7 +107,7 @@ async def factory_service(gateway: httpx.AsyncClient, batches: int) -> int:
     for batch_id, products in made.items():
         while (shown := (await gateway.get(f"/v1/anchor/{batch_id}")).json())["status"] != "completed":
             assert shown["status"] != "failed", shown["error"]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(PAUSE_S)
         assert (await gateway.get(f"/v1/verify/{batch_id}")).json()["valid"]
         built = (await gateway.post("/v1/merkle/build", json={"leaves": products})).json()
         assert built["merkle_root"] == shown["merkle_root"]
@@ -124,13 +126,13 @@ async def factory_service(gateway: httpx.AsyncClient, batches: int) -> int:
 
 async def test_a_factory_service(network: Network) -> None:
     async with (
-        network.gateway() as (_, api),
+        network.gateway() as (running, api),
         httpx.AsyncClient(base_url=api.url, trust_env=False, timeout=60) as gateway,
     ):
         work = asyncio.create_task(factory_service(gateway, 8))
-        await asyncio.sleep(0.1)
+        await until(lambda: not work.done() and len(network.node.mempool) > 0, "anchors are on their way", 20)
         network.kill_all()  # an outage in the middle
-        await asyncio.sleep(0.5)
+        await until(lambda: running.level() == 3, "level 3", 20)
         network.revive_all()
         assert await work == 8
         stats = (await gateway.get("/v1/anchors/stats")).json()

@@ -1,16 +1,20 @@
 """What goes out when: nothing starves, nothing goes before what it needs, and no voter counts twice by a wrong key."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.book import Book, Item
 from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig
-from gateway.delivery import Delivery
+from gateway.delivery import WOKEN_AT_ONCE, Delivery
+from gateway.journal_format import Place
 from gateway.records import Anchor, Call
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
+from node.chain.contracts.ballots import Outcome
 from tests.gateway.conftest import make_ballot
 from tests.gateway.gateway_network import Network, until
 
@@ -24,22 +28,53 @@ async def network(tmp_path: Path) -> AsyncIterator[Network]:
         await one.stop()
 
 
-async def test_anchors_and_ballots_take_turns_behind_calls() -> None:
+class Nobody:
+    """Is told of ends, and remembers none."""
+
+    def settle(self, place: Place, items: list[Item]) -> None:
+        """Nothing to do."""
+
+    def reject(self, item: Item) -> None:
+        """Nothing to do."""
+
+
+def make_delivery(book: Book) -> Delivery:
     async def never(_: int) -> bool:
         raise AssertionError("this election is known")
 
-    nobody: object = None
-    batch = BatchConfig(gather_ms=0, ballots_max=2)
-    delivery = Delivery(
-        bytes(20),
-        Book(),
-        nobody,  # type: ignore[arg-type]
-        nobody,  # type: ignore[arg-type]
-        batch,
-        AnchorsConfig(),
-        make_election=never,
-        casts=lambda _: True,
+    chain: Any = None
+    config = BatchConfig(gather_ms=0, ballots_max=2)
+    return Delivery(
+        bytes(20), book, Nobody(), chain, config, AnchorsConfig(), make_election=never, casts=lambda _: True
     )
+
+
+async def test_a_newcomer_does_not_wait_behind_a_whole_block_of_answers() -> None:
+    book = Book()
+    delivery = make_delivery(book)
+    items = [Item(make_ballot(n), n) for n in range(2_000)]
+    done: list[int] = []
+
+    async def caller(number: int) -> None:
+        await items[number].wait(60)
+        done.append(number)
+
+    for item in items:
+        book.add(item)
+    callers = [asyncio.create_task(caller(number)) for number in range(len(items))]
+    waker = asyncio.create_task(delivery._wake_callers())
+    await until(lambda: all(item.waiters for item in items), "all wait")
+    delivery._settle(Place(1, bytes(32), bytes(32)), [(item, Outcome.ACCEPTED, n) for n, item in enumerate(items)])
+    for _ in range(5):  # as often as a handler gives way
+        await asyncio.sleep(0)
+    assert len(done) <= 5 * WOKEN_AT_ONCE
+    await asyncio.gather(*callers)
+    assert done == list(range(2_000))
+    waker.cancel()
+
+
+async def test_anchors_and_ballots_take_turns_behind_calls() -> None:
+    delivery = make_delivery(Book())
     anchors = [Item(Anchor(bytes([n]) * 32, bytes(32), 1, ""), n) for n in range(50)]
     ballots = [Item(make_ballot(n), n) for n in range(6)]
     delivery.enqueue([*anchors, *ballots, Item(Call(ELECTIONS, b"create"), 99)])

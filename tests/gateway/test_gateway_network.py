@@ -226,7 +226,8 @@ async def test_false_results_are_not_passed_on(network: Network) -> None:
 
         for front in network.fronts:
             front.tamper = tamper
-        assert (await api.get("/api/votes/results", election_id=1)).status_code == 503
+        lied = await api.get("/api/votes/results", election_id=1)
+        assert lied.status_code == 503 or lied.json()["stale"], "nothing is told, or what was proven before"
         network.fronts[0].tamper = network.fronts[1].tamper = network.fronts[2].tamper = None
         assert (await api.get("/api/votes/results", election_id=1)).json()["total"] == 1
 
