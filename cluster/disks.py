@@ -7,7 +7,7 @@ from cluster.history import Ballot, Disk
 from cluster.records import read_cast
 from merkle import log
 from node.chain.block import Block, Header
-from node.chain.contracts import ballots, flatlog
+from node.chain.contracts import ballots
 from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.elections import log_slots, read_election
 from node.chain.errors import LedgerError, PeerError
@@ -126,9 +126,8 @@ def _check_log(reading: _Reading, head: Header) -> tuple[int, ...]:
     prefix = ballots.leaf_prefix(domain_of(reading.genesis), election.id)
     leaves = []
     for index, ballot in enumerate(reading.ballots):
-        stored = flatlog.entry(state, election.number, ballot.nullifier, size)
-        body = ballot.record_id + b"\0" + ballot.content
-        if stored != (index, ballot.block_number, body):
+        stored = ballots.ballot_by_nullifier(state, election, ballot.nullifier)
+        if stored != (index, ballot.nullifier, ballot.record_id, 0, ballot.content, ballot.block_number):
             reading.fault(f"ballot {index} is not in the log as in block {ballot.block_number}")
         record = ballots.pack_record(ballot.nullifier, ballot.record_id, 0, ballot.content)
         leaves.append(log.leaf_hash(prefix + record))
