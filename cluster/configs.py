@@ -45,6 +45,9 @@ block_interval_min_ms = {interval}    # least time between blocks when work wait
 block_interval_empty_s = 5    # time between blocks when none does
 round_timeout_ms = 1000       # how long round 0 may take; doubles up to eight times
 
+[chain]
+keep_states = 0               # at each start, forget the states before the newest so many blocks, 128 or more; 0: none
+
 [log]
 level = "INFO"                # DEBUG, INFO, WARNING or ERROR
 format = "text"               # text for people, json for machines

@@ -31,7 +31,18 @@ from merkle.trienode import (
     string,
 )
 
-__all__ = ["EMPTY_ROOT", "InvalidProof", "MissingNode", "bulk_root", "get", "ordered_root", "prove", "update", "verify"]
+__all__ = [
+    "EMPTY_ROOT",
+    "InvalidProof",
+    "MissingNode",
+    "bulk_root",
+    "get",
+    "ordered_root",
+    "prove",
+    "references",
+    "update",
+    "verify",
+]
 
 Nodes: TypeAlias = Callable[[bytes], bytes | None]
 
@@ -109,6 +120,30 @@ def prove(nodes: Nodes, root: bytes, key: bytes) -> list[bytes]:
 
     _walk(fetch, root, key)
     return proof
+
+
+def references(data: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Of a node's bytes, and of the nodes that stand inside it: the hashes of the nodes they refer to, and the values.
+
+    Raises rlp.RlpError when it is no node.
+    """
+    hashes: list[bytes] = []
+    values: list[bytes] = []
+    waiting = [data]
+    while waiting:
+        node = decode(waiting.pop())
+        if isinstance(node, Short) and node.is_leaf:
+            values.append(string(node.payload))
+            continue
+        refs = [node.payload] if isinstance(node, Short) else node[:VALUE]
+        if isinstance(node, list) and node[VALUE] != EMPTY:
+            values.append(string(node[VALUE]))
+        for ref in refs:
+            if ref[0] == HASH_REF[0]:
+                hashes.append(ref[1:])
+            elif ref != EMPTY:
+                waiting.append(ref)
+    return hashes, values
 
 
 def verify(root: bytes, key: bytes, proof: Sequence[bytes]) -> bytes | None:

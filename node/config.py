@@ -6,12 +6,13 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
 from node.p2p import endpoint
+from node.pruning import KEEP_MIN
 from node.rpc.limits import Limits
 from serving.logs import Format, Level
 
@@ -138,6 +139,24 @@ class ConsensusConfig(_Table):
         )
 
 
+class ChainConfig(_Table):
+    """`[chain]`: how much of the past is kept."""
+
+    keep_states: int = Field(
+        default=0,
+        ge=0,
+        description="At each start, forget the states before the newest so many blocks, at least 128; 0: forget none. "
+        "Blocks, receipts and event logs always stay.",
+    )
+
+    @field_validator("keep_states")
+    @classmethod
+    def _are_enough(cls, value: int) -> int:
+        if 0 < value < KEEP_MIN:
+            raise ValueError(f"expected 0 for all, or at least {KEEP_MIN}: whoever follows the chain reads the newest")
+        return value
+
+
 class MempoolConfig(_Table):
     """`[mempool]`: what waits for a block."""
 
@@ -190,6 +209,7 @@ class NodeConfig(BaseSettings):
     p2p: P2PConfig = Field(default_factory=P2PConfig)
     rpc: RpcConfig = Field(default_factory=RpcConfig)
     consensus: ConsensusConfig = Field(default_factory=ConsensusConfig)
+    chain: ChainConfig = Field(default_factory=ChainConfig)
     mempool: MempoolConfig = Field(default_factory=MempoolConfig)
     log: LogConfig = Field(default_factory=LogConfig)
     metrics: MetricsConfig = Field(default_factory=MetricsConfig)

@@ -17,6 +17,7 @@ from node.consensus.evidence import Evidence
 from node.consensus.messages import SignedStatement
 from node.consensus.override import Override, OverrideError, override_after, verify_override
 from node.consensus.quorum import proposer, quorum
+from node.pruning import oldest_state
 from node.recordfilter import RecordFilter
 from node.rpc.ports import Equivocation, Seal
 from node.rpc.ports import Statement as SignedView
@@ -62,6 +63,7 @@ class Ledger:
         head = self.header(self._store.head_height())
         if head is None:
             raise LedgerError("the database lacks the block that it names as its head")
+        self.oldest_state = oldest_state(database)  # the first height whose state is kept
         self.head: Header = head
         self._overrides = tuple(overrides)
         for override in self._overrides:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +64,12 @@ class LevelDB:
                 if pair[0] < start:
                     return
                 yield pair
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        """Delete keys in one batch that is not synced: after a power cut they may be there again."""
+        with self._db.write_batch(transaction=True) as batch:
+            for key in keys:
+                batch.delete(key)
 
     def approximate_bytes(self, ranges: Mapping[str, tuple[bytes, bytes]]) -> dict[str, int]:
         """About how many bytes the keys of each range (start ≤ key < stop) and their values take on disk, by name."""

@@ -37,9 +37,10 @@ from node.overridefile import read_overrides
 from node.p2p.events import PeerEvent, PeerInfo, Received
 from node.p2p.kinds import Kind
 from node.p2p.network import Network
+from node.pruning import prune
+from node.rpc.pacing import Pace
 from node.rpc.ports import Syncing, Watcher
 from node.rpc.server import Operators, RpcServer
-from node.rpc.pacing import Pace
 from node.runtime import Runtime
 from node.version import VERSION
 from serving.connections import raise_file_limit
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 
 CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version_info.minor}"
 GOSSIP_AFTER_S = 0.005  # new transactions are gathered this long, then told together
-FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 STARTUP_ERRORS = (
     ConfigError, KeyFileError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
@@ -158,6 +158,7 @@ class Service:
         database = LevelDB(config.data)
         try:
             self.chain = Ledger(database, genesis, overrides)
+            self.chain.oldest_state = prune(database, self.chain, config.chain.keep_states)
             guard = GuardFile(config.guard, self.chain.domain, key.address) if config.sign else None
         except Exception:
             database.close()
@@ -299,11 +300,11 @@ class Service:
             deadline_ms = self._runtime.deadline_ms()
             timeout_s = None if deadline_ms is None else max(0, deadline_ms - _now_ms()) / 1000
             await self._runtime.handle(await self._inbox.get(timeout_s))
+
     async def _warm(self) -> None:
         pace = Pace()
         for _ in self.chain.warm():
             await pace.breathe()
-
 
     async def _take_peer_transactions(self) -> None:
         while True:

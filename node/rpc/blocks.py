@@ -91,11 +91,23 @@ class Blocks:
         head = self._chain.head
         return head if height == head.number else self._chain.header(height)
 
-    def state_header(self, ref: BlockRef) -> Header:
-        """The header whose state a call asks for. Raises RpcError where there is none, in geth's words."""
+    def known_header(self, ref: BlockRef) -> Header:
+        """The header of a final block. Raises RpcError where there is none, in geth's words."""
         header = self.header(ref)
         if header is None:
             raise RpcError(SERVER_ERROR, "header for hash not found" if ref.hash else "header not found")
+        return header
+
+    def state_header(self, ref: BlockRef) -> Header:
+        """The header whose state a call asks for. Raises RpcError where there is none, or its state is kept no more."""
+        header = self.known_header(ref)
+        oldest = self._chain.oldest_state
+        if header.number < oldest:
+            raise RpcError(
+                SERVER_ERROR,
+                f"historical state of block {header.number} is not available: "
+                f"this node keeps states from block {oldest} on (setting keep_states); ask an archive",
+            )
         return header
 
     def logs_of(self, height: int) -> Iterator[FoundLogs]:

@@ -222,7 +222,7 @@ class StateMethods:
         return rewards
 
     def _header(self, height: int) -> Header:
-        return self._blocks.state_header(BlockRef(height=height))
+        return self._blocks.known_header(BlockRef(height=height))
 
     def _state(self, ref: BlockRef) -> State:
         return State(self._chain, self._blocks.state_header(ref).state_root)

@@ -155,12 +155,12 @@ class ProofMethods:
     )
     def validator_changes(self, first: int, ref: BlockRef) -> list[View]:
         """Blocks that name other validators for the next height, with these; capped: ask again behind the last."""
-        last = self._blocks.state_header(ref).number
+        last = self._blocks.known_header(ref).number
         heights = self._chain.validator_changes(max(first, 1), last)[:CHANGES_MAX]
         return [self._change(height) for height in heights]
 
     def _change(self, height: int) -> View:
-        header, certificate = self._blocks.state_header(BlockRef(height=height)), self._chain.certificate(height)
+        header, certificate = self._blocks.known_header(BlockRef(height=height)), self._chain.certificate(height)
         if certificate is None:
             raise RpcError(SERVER_ERROR, f"the certificate of block {height} is not kept")
         sealed: dict[str, Any] = {

@@ -131,6 +131,10 @@ class Chain(Protocol):
     @property
     def head(self) -> Header: ...
 
+    @property
+    def oldest_state(self) -> int:
+        """The first height whose state is kept; 0 in an archive."""
+
     def header(self, height: int) -> Header | None: ...
     def height_of(self, block_hash: bytes) -> int | None: ...
     def block(self, height: int) -> Block | None:

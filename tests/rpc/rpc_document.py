@@ -88,8 +88,9 @@ than `sender_timeout_s` to send a request, head and body together, or to read an
 - Every block shown is final: `latest`, `safe` and `finalized` are the same block. `pending` is the head's
   state, except that `eth_getTransactionCount` counts the mempool, and `eth_getBlockByNumber` shows the empty
   block this node would build now.
-- A block is named by height, tag, hash, or an object (EIP-1898). State is kept at every height: nodes are
-  archives.
+- A block is named by height, tag, hash, or an object (EIP-1898). State is kept at every height, unless
+  `keep_states` of `[chain]` is set: then what is asked of an older one is `-32000 historical state of block … is not
+  available`.
 - What does not exist is `null`; state of a block that does not exist is `-32000 header not found`.
 - The suggested price is 0 and 0 is accepted. `eth_estimateGas` is exact.
 - Contracts are native (`poa_getContracts`); deploying one is refused, and state overrides are not supported.

@@ -6,7 +6,7 @@ What it leaves out is agreement and peers: `mine` makes the next block final at 
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,10 @@ class MemoryDatabase:
 
     def write(self, puts: Mapping[bytes, bytes]) -> None:
         self._values.update(puts)
+
+    def delete(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            del self._values[key]
 
     def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         keys = sorted((key for key in self._values if start <= key < stop), reverse=reverse)
