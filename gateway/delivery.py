@@ -143,7 +143,7 @@ class Delivery:
                 async with asyncio.timeout(due_s):
                     await self._wake.wait()
 
-    def _next_parcel(self, flying: int) -> tuple[Parcel | None, float | None]:
+    def _next_parcel(self, flying: int = 0) -> tuple[Parcel | None, float | None]:
         """What to send now; or None, and the seconds until something is due (None: when something comes).
 
         `flying`: how many transactions are sent and not final.
