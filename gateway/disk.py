@@ -58,24 +58,33 @@ class Disk:
         sync_folder(folder)
 
 
-class FolderInUse(RuntimeError):
-    """Another process holds the folder."""
+class InUse(RuntimeError):
+    """Another process holds the file or folder."""
 
 
-class FolderLock:
-    """Keeps a second process out of a folder. The operating system lets go of it however this process ends."""
+class FileLock:
+    """Keeps a second process from using a file. The operating system lets go of it however this process ends."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises FolderInUse, OSError."""
-        make_folder(folder)
-        self._descriptor = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def __init__(self, path: Path, what: str) -> None:
+        """`path` is made where it is missing; `what` says in an error what a second gateway needs of its own.
+
+        Raises InUse, OSError.
+        """
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise InUse(f"{path} is in use by another gateway; stop it, or give this one {what} of its own") from None
         except OSError:
             os.close(self._descriptor)
-            raise FolderInUse(
-                f"{folder} is in use by another gateway; stop it, or give this one a folder of its own"
-            ) from None
+            raise
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def lock_folder(folder: Path) -> FileLock:
+    """Keep a second process out of a folder, which is made where it is missing. Raises InUse, OSError."""
+    make_folder(folder)
+    return FileLock(folder / "LOCK", "a folder")

@@ -16,7 +16,7 @@ from gateway.api import admin, anchors, documentation, documented, elections, he
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
-from gateway.disk import FolderInUse
+from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
 from gateway.metrics import METRICS, fill
 from gateway.secrets import SecretError, read_key, read_secret
@@ -106,7 +106,10 @@ def open_gateway(config: GatewayConfig) -> Gateway:
     """A gateway with the files that its configuration names. Raises what they raise."""
     genesis = load_genesis(config.genesis)
     key = read_key(config.key, "the gateway's key", config.key_password_file)
-    return Gateway(config, genesis, key, read_secret(config.master_secret, "the master secret"))
+    lock = FileLock(config.key, "a key")  # two processes would take each other's nonces, and every sending be a retry
+    gateway = Gateway(config, genesis, key, read_secret(config.master_secret, "the master secret"))
+    gateway.hold(lock)
+    return gateway
 
 
 async def serve(config: GatewayConfig) -> None:
@@ -174,7 +177,7 @@ def run(config_path: Path, log_format: Format | None = None) -> int:
     try:
         _calm_collector()
         uvloop.run(serve(config))
-    except (ConfigError, SecretError, FolderInUse, JournalCorrupt) as error:
+    except (ConfigError, SecretError, InUse, JournalCorrupt) as error:
         log.error("%s", error)
         return 1
     except OSError as error:

@@ -13,7 +13,7 @@ from gateway.callbacks import Callbacks
 from gateway.calls import anchor_call
 from gateway.config import ConfigError, GatewayConfig, load_overrides
 from gateway.core import LEVELS, Core, Plan, conflict
-from gateway.disk import Disk, FolderLock
+from gateway.disk import Disk, FileLock, lock_folder
 from gateway.durability import Durability, Storage
 from gateway.journal import Journal
 from gateway.records import Anchor
@@ -40,12 +40,12 @@ class Gateway(Core):
     ) -> None:
         """Reads journal, spool and state; `secret` is the gateways' master secret.
 
-        Raises FolderInUse, JournalCorrupt, ConfigError, SecretError or OSError.
+        Raises InUse, JournalCorrupt, ConfigError, SecretError or OSError.
         """
         self.config = config
         domain = domain_of(genesis)
         disk = disk or Disk()
-        self._locks = [FolderLock(config.journal), FolderLock(config.spool)]
+        self._locks = [lock_folder(config.journal), lock_folder(config.spool)]
         journal, spool = (Journal(folder, domain, disk=disk) for folder in (config.journal, config.spool))
         plan = Plan(
             domain,
@@ -74,6 +74,10 @@ class Gateway(Core):
         self.auditor = Auditor(self.pool, self.follower, self.domain)
         self.gatekeeper = Gatekeeper(config.api_keys, config.rates)
         self._saver: asyncio.Task[None] | None = None
+
+    def hold(self, lock: FileLock) -> None:
+        """Keep a lock as long as the gateway runs."""
+        self._locks.append(lock)
 
     async def start(self) -> None:
         """Take up what the journal holds, and go on. Needs no validator."""

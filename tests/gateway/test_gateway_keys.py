@@ -1,5 +1,6 @@
 """Elections with a random key of their own, and the names under which a record is found whatever a gateway has lost."""
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,9 +10,14 @@ import httpx
 import pytest
 
 from gateway import electionkeys, service
+from gateway.config import GatewayConfig
+from gateway.disk import InUse
 from gateway.electionkeys import ElectionKeys
 from gateway.problems import Problem
 from gateway.secrets import SecretError
+from gateway.server import open_gateway
+from gateway.service import Gateway
+from node.chain.genesis import genesis_document
 from node.chain.signing import SigningKey
 from tests.gateway.conftest import DOMAIN
 from tests.gateway.gateway_network import SECRET, Caller, Network, until
@@ -136,3 +142,24 @@ async def test_a_random_key_is_durable_before_it_is_used(tmp_path: Path, monkeyp
         await ElectionKeys(SECRET, DOMAIN, blocked / "keys").make(1)
     with pytest.raises(Problem, match="not kept here"):
         await ElectionKeys(SECRET, DOMAIN, None).make(1)
+
+
+async def test_one_key_is_one_process(network: Network, tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("genesis.json", "gateway.key", "master.secret")}
+    files["genesis.json"].write_text(json.dumps(genesis_document(network.node.chain.genesis)))
+    for name in ("gateway.key", "master.secret"):
+        files[name].write_text("11" * 32)
+        files[name].chmod(0o600)
+
+    def config(name: str) -> GatewayConfig:
+        paths = {"genesis": "genesis.json", "key": "gateway.key", "master_secret": "master.secret"}
+        return network.config(name).model_copy(update={field: files[file] for field, file in paths.items()})
+
+    first = open_gateway(config("one"))
+    with pytest.raises(InUse, match="give this one a key of its own"):
+        open_gateway(config("two"))
+    await first.stop()
+    second = open_gateway(config("one"))
+    with pytest.raises(InUse, match=r"journal/LOCK is in use .* a folder of its own"):
+        Gateway(config("one"), network.node.chain.genesis, OTHER_KEY, SECRET)
+    await second.stop()
