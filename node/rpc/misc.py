@@ -7,9 +7,7 @@ from node.rpc.hexes import data, quantity
 from node.rpc.methods import Kind, Param, rpc
 from node.rpc.params import BOOLEAN, DATA, HASH, QUANTITY
 from node.rpc.ports import NodePort
-from node.rpc.results import STRING, record
-
-_PROGRESS = record("progress", startingBlock=QUANTITY, currentBlock=QUANTITY, highestBlock=QUANTITY)
+from node.rpc.results import PROGRESS, STRING
 
 
 class NodeMethods:
@@ -48,7 +46,7 @@ class NodeMethods:
         """The chain id that transactions are signed for (EIP-155)."""
         return quantity(self._node.chain.domain.chain_id)
 
-    @rpc("eth_syncing", result=Kind({"oneOf": [{"const": False}, _PROGRESS.schema]}))
+    @rpc("eth_syncing", result=Kind({"oneOf": [{"const": False}, PROGRESS.schema]}))
     def syncing(self) -> Any:
         """False when this node is at the highest height that it knows of, else how far it has come."""
         progress = self._node.syncing()

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from node.chain.transaction import Transaction
@@ -13,8 +13,9 @@ from node.rpc.jsonrpc import LIMIT_EXCEEDED, RpcError, invalid_params
 from node.rpc.limits import Limits
 from node.rpc.logs import LogMatcher, LogSearch
 from node.rpc.methods import BadValue, Kind, Param, optional, rpc, shown
-from node.rpc.params import BOOLEAN, LOG_FILTER, QUANTITY, BlockRef, LogQuery
+from node.rpc.params import BOOLEAN, HASH, LOG_FILTER, QUANTITY, BlockRef, LogQuery
 from node.rpc.ports import NodePort
+from node.rpc.results import EVENT_LOG, HEADER, PROGRESS, TRANSACTION, record
 from node.rpc.views import header_view, transaction_view
 
 Tell = Callable[[object], Awaitable[None]]
@@ -22,6 +23,15 @@ Notify = Callable[[str, object], Awaitable[None]]  # a subscription's id and one
 
 KINDS = ("newHeads", "logs", "newPendingTransactions", "syncing")
 EVERY_LOG = LogQuery(BlockRef(tag="latest"), BlockRef(tag="latest"), frozenset(), ())
+
+
+# What the notifications of each kind hold, for whoever validates them.
+NOTIFICATIONS: Mapping[str, Kind] = {
+    "newHeads": HEADER,
+    "logs": EVENT_LOG,
+    "newPendingTransactions": Kind({"oneOf": [HASH.schema, TRANSACTION.schema]}),
+    "syncing": Kind({"oneOf": [{"const": False}, record("change", syncing=BOOLEAN, status=PROGRESS).schema]}),
+}
 
 
 class TooSlow(Exception):

@@ -1,5 +1,9 @@
 """The registry as documentation: every method is described, and every answer fits the schema that describes it."""
 
+import asyncio
+from typing import Any
+
+import aiohttp
 import jsonschema_rs
 import pytest
 
@@ -8,8 +12,10 @@ from node.rpc.dev_accounts import dev_accounts
 from node.rpc.limits import Limits
 from node.rpc.methods import Method, registry
 from node.rpc.misc import NodeMethods
+from node.rpc.ports import Syncing
+from node.rpc.subscriptions import KINDS, NOTIFICATIONS
 from tests.rpc.rpc_examples import examples
-from tests.rpc.rpc_harness import Caller, LoneNode
+from tests.rpc.rpc_harness import GATEWAY_KEY, Caller, LoneNode
 
 ONLY_BY_WEBSOCKET = {"eth_subscribe", "eth_unsubscribe"}
 DUE = {
@@ -63,6 +69,54 @@ async def test_every_answer_fits_its_schema(operator: Caller, node: LoneNode, me
         jsonschema_rs.validate(methods[name].result.schema, await operator(name, filter_id))
         called.add(name)
     assert called | ONLY_BY_WEBSOCKET == set(methods)
+
+
+async def test_progress_of_catching_up_fits_its_schema(
+    operator: Caller, node: LoneNode, methods: dict[str, Method]
+) -> None:
+    """Both kinds of answer; and what is no quantity, or lacks a field, does not."""
+    schema = jsonschema_rs.validator_for(methods["eth_syncing"].result.schema)
+    assert await operator("eth_syncing") is False
+    node.progress = Syncing(0, 17, 300)
+    answer = await operator("eth_syncing")
+    assert answer == {"startingBlock": "0x0", "currentBlock": "0x11", "highestBlock": "0x12c"}
+    assert schema.is_valid(answer)
+    assert schema.is_valid(False)
+    for wrong in (True, answer | {"currentBlock": 17}, answer | {"currentBlock": "0x011"}, {"highestBlock": "0x1"}):
+        assert not schema.is_valid(wrong)
+
+
+async def test_every_notification_fits_its_schema(server_url: str, node: LoneNode) -> None:
+    """Of each kind of subscription, and of each option that changes what is told."""
+    wanted = [["newHeads"], ["logs"], ["newPendingTransactions"], ["newPendingTransactions", True], ["syncing"]]
+    assert {params[0] for params in wanted} == NOTIFICATIONS.keys() == set(KINDS)
+    async with aiohttp.ClientSession() as session, session.ws_connect(server_url) as socket_:
+        message: Any
+        kinds: dict[str, str] = {}
+        for params in wanted:
+            await socket_.send_json({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": params})
+            kinds[(await socket_.receive_json())["result"]] = params[0]
+        anchor = ("Anchors", "anchor", bytes(31) + b"\1", bytes(32), 4, "sha256")
+        await node.submit([node.call_contract(GATEWAY_KEY, *anchor).raw])
+        node.progress = Syncing(0, 1, 9)
+        node.mine()
+        told: dict[str, object] = {}
+        async with asyncio.timeout(30):
+            while len(told) < len(wanted):
+                message = await socket_.receive_json()
+                assert message.keys() == {"jsonrpc", "method", "params"}
+                assert message["params"].keys() == {"subscription", "result"}
+                told[message["params"]["subscription"]] = message["params"]["result"]
+        node.progress = None
+        node.include()
+        async with asyncio.timeout(30):
+            while (message := await socket_.receive_json())["params"]["result"] is not False:
+                pass
+    assert kinds[message["params"]["subscription"]] == "syncing"
+    for subscription, result in [*told.items(), (message["params"]["subscription"], False)]:
+        schema = jsonschema_rs.validator_for(NOTIFICATIONS[kinds[subscription]].schema)
+        assert schema.is_valid(result), (kinds[subscription], result)
+        assert not schema.is_valid({"hash": "0x1"})
 
 
 async def test_discovery_describes_every_method(operator: Caller, methods: dict[str, Method]) -> None:
