@@ -6,7 +6,7 @@ import os
 from cluster.network import LOCAL, Network, Process
 from node.rpc.hosts import is_address
 
-METRICS_PORT = 9700  # of each process that has a host to itself
+METRICS_PORT = 9700  # of the first process on a host
 
 _COMMON = """\
 # Written by psephos. Paths are relative to this folder. Any key can be overridden by an environment variable:
@@ -117,9 +117,10 @@ def _listen(process: Process, port: int) -> str:
 
 
 def _metrics(network: Network, process: Process) -> str:
-    """Where its metrics are: on loopback, save in containers; at a known port where no other process has that host."""
+    """Where its metrics are: on loopback, save in containers; at a known port, the next one for a host's next process."""
     host = process.bind if network.containers else LOCAL
-    return _text(f"{host}:{0 if process.host == LOCAL else METRICS_PORT}")
+    neighbours = [other for other in network if other.host == process.host]
+    return _text(f"{host}:{0 if process.host == LOCAL else METRICS_PORT + neighbours.index(process)}")
 
 
 def _node(network: Network, process: Process) -> str:

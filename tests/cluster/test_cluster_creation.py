@@ -218,9 +218,20 @@ def test_keys_new_and_genesis_never_move_a_key(tmp_path: Path, capsys: pytest.Ca
     assert "0x" + load_key(config.key).address.hex() == addresses[1]
     assert config.p2p.advertise == "beta.example:4000"
     assert config.p2p.bootnodes == ["http://boot.example:30300"]
+    assert config.metrics.bind == "127.0.0.1:9700"
     genesis = parse_genesis(json.loads(config.genesis.read_text()))
     assert genesis.chain_id == 99
     assert genesis.validators == tuple(sorted(bytes.fromhex(address[2:]) for address in addresses[:2]))
+
+
+def test_processes_that_share_a_host_share_no_port(tmp_path: Path) -> None:
+    arguments = ["genesis", "--data-dir", str(tmp_path / "out"), "--bootnode", "alpha.example"]
+    assert main([*arguments, "--validator", f"0x{'11' * 20}@alpha.example"]) == 0
+    binds = [
+        tomllib.loads((tmp_path / "out" / file).read_text())["metrics"]["bind"]
+        for file in ("bootnode/bootnode.toml", "validator-1/node.toml")
+    ]
+    assert binds == ["127.0.0.1:9700", "127.0.0.1:9701"]
 
 
 @pytest.mark.parametrize(
