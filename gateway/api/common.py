@@ -63,7 +63,7 @@ async def read_body(request: web.Request, model: type[Body]) -> Body:
 async def _read_in_time(request: web.Request) -> bytes:
     sender_s = request.app[GATEWAY].config.limits.sender_s
     try:
-        async with asyncio.timeout(sender_s):
+        async with asyncio.timeout(request.app[GUARD].left_s(request)):  # the head took its part of the time
             return await request.read()
     except TimeoutError:
         raise Problem(408, "slow-body", f"The body did not arrive within {sender_s:g} s.") from None

@@ -88,7 +88,13 @@ async def test_progress_of_catching_up_fits_its_schema(
 
 async def test_every_notification_fits_its_schema(server_url: str, node: LoneNode) -> None:
     """Of each kind of subscription, and of each option that changes what is told."""
-    wanted = [["newHeads"], ["logs"], ["newPendingTransactions"], ["newPendingTransactions", True], ["syncing"]]
+    wanted: list[list[Any]] = [
+        ["newHeads"],
+        ["logs"],
+        ["newPendingTransactions"],
+        ["newPendingTransactions", True],
+        ["syncing"],
+    ]
     assert {params[0] for params in wanted} == NOTIFICATIONS.keys() == set(KINDS)
     async with aiohttp.ClientSession() as session, session.ws_connect(server_url) as socket_:
         message: Any
