@@ -1,7 +1,7 @@
 # Everything a newcomer needs is `make up`; everything a reviewer needs is `make check test`.
 # Variables: PYTHON=/path/to/python3.11 chooses the interpreter, ARGS="--validators 4" goes to psephos up,
 # TESTS="tests/merkle -k log" to pytest.
-.PHONY: help up down status check test test-clients test-netns test-long sim mutants fuzz compose clean environment environment-dev
+.PHONY: bench-targets bench-peers profile help up down status check test test-clients test-netns test-long sim mutants fuzz compose clean environment environment-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,9 @@ help:
 	@echo "make sim      whole networks under every fault, from seeds (ARGS='--seeds 1000 --from 0')"
 	@echo "make mutants  planted bugs, each of which the simulator must catch"
 	@echo "make fuzz     bytes from a coverage-guided fuzzer at framing, codecs, JSON-RPC (ARGS='--seconds 600')"
+	@echo "make bench-targets  every figure that matters, five runs each, in one table (half an hour, a quiet machine)"
+	@echo "make bench-peers    the same transactions put to anvil, hardhat, ganache and eth-tester (needs Node.js 20)"
+	@echo "make profile        where a record's microseconds go, in each process"
 	@echo "make compose  the same five services with docker compose"
 	@echo "make clean    remove .venv and caches (never ./data)"
 
@@ -60,6 +63,15 @@ mutants: environment-dev
 
 fuzz: environment-dev
 	.venv/bin/python -m tests.fuzz.run $(ARGS)
+
+bench-targets: environment-dev
+	.venv/bin/python -m bench.targets $(ARGS)
+
+bench-peers: environment-dev
+	.venv/bin/python -m bench.peers $(ARGS)
+
+profile: environment-dev
+	.venv/bin/python -m bench.profile $(ARGS)
 
 compose:
 	docker compose up --build

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -253,6 +254,17 @@ def table(psephos: Peer, peers: Sequence[Peer]) -> str:
     return "\n".join(lines)
 
 
+def document(psephos: Peer, peers: Sequence[Peer]) -> dict[str, Any]:
+    """Transactions a second by node and mode, and what psephos is of each peer."""
+    found: dict[str, Any] = {}
+    for peer in (psephos, *peers):
+        rates = {mode: median(peer, mode, lambda figures: figures["per_second"]) for mode in MODES}
+        own = {mode: median(psephos, mode, lambda figures: figures["per_second"]) for mode in MODES}
+        ratios = {mode: own[mode] / rates[mode] for mode in MODES if rates[mode]}
+        found[peer.name] = {"per_second": rates, "psephos_ratio": ratios, "not_run": peer.not_run}
+    return found
+
+
 def _cpu_us(figures: dict[str, Any]) -> float:
     """What all processes but the generator took for a transaction."""
     return float(sum(taken["us_a_record"] for name, taken in figures["processes"].items() if name != "generator"))
@@ -274,6 +286,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="transactions a run (default: 20,000)")
     parser.add_argument("--runs", type=int, default=3, help="medians of so many (default: 3)")
     parser.add_argument("--only", action="append", metavar="PEER", help="only this peer; once for each")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians and the ratios")
     parser.add_argument("--write", action="store_true", help="put the table into bench/peers.md")
     options = parser.parse_args()
     peers = [peer for peer in all_peers() if not options.only or peer.name in options.only]
@@ -287,6 +300,8 @@ def main() -> int:
     ]
     text = table(psephos, peers) + "\n\n" + "\n".join(told)
     print("\n" + text)
+    if options.json is not None:
+        options.json.write_text(json.dumps(document(psephos, peers), indent=1) + "\n")
     if options.write:
         before, _, rest = REPORT.read_text().partition(TABLE_BEGINS)
         REPORT.write_text(f"{before}{TABLE_BEGINS}\n\n{text}\n\n{TABLE_ENDS}{rest.partition(TABLE_ENDS)[2]}")

@@ -154,7 +154,8 @@ async def workload(urls: Sequence[str], *, mode: str, count: int, batch: int, cl
         raise ClusterError(str(error)) from None
     finally:
         caller.close()
-    warmup = sign(chain_id, nonces, max(size, WARMUP_PER_SENDER) * senders, size)
+    warmup_size = min(size, WARMUP_PER_SENDER)  # small: a peer may be slow
+    warmup = sign(chain_id, nonces, WARMUP_PER_SENDER * senders, warmup_size)
     transfers = sign(chain_id, nonces, count, size)
     endpoints = [Endpoint.of(url) for url in urls]
 
@@ -162,7 +163,7 @@ async def workload(urls: Sequence[str], *, mode: str, count: int, batch: int, cl
         posts = [endpoints[0].post(body) for body in requests.data]  # the Host header is of no concern to a node
         return Requests(posts, requests.records, requests.lanes)
 
-    warmup_count = len(warmup.requests.data) * size
+    warmup_count = len(warmup.requests.data) * warmup_size
     return Workload(
         kind="transactions",
         mode=mode,
