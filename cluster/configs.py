@@ -117,7 +117,7 @@ def _listen(process: Process, port: int) -> str:
 
 
 def _metrics(network: Network, process: Process) -> str:
-    """Where its metrics are: on loopback, save in containers; at a known port, the next one for a host's next process."""
+    """Where its metrics are: on loopback, save in containers; at a known port, the next one for a next process."""
     host = process.bind if network.containers else LOCAL
     neighbours = [other for other in network if other.host == process.host]
     return _text(f"{host}:{0 if process.host == LOCAL else METRICS_PORT + neighbours.index(process)}")

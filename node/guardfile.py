@@ -1,11 +1,14 @@
 """The sign guard's file: appended and synced before every signature, locked to one process, compacted in one rename."""
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from node.chain.domain import Domain
 from node.consensus.guard import GuardCorrupt, create_records, replay
+
+log = logging.getLogger(__name__)
 
 COMPACT_BYTES = 32 << 20  # past this the file is replaced by its last state
 
@@ -58,6 +61,8 @@ class GuardFile:
         os.fsync(self._descriptor)
         _sync_folder(path)
         self._bytes_count = whole_bytes
+        self._told = (False, self.state.floor)
+        self._tell()
 
     @property
     def needs_compaction(self) -> bool:
@@ -72,6 +77,22 @@ class GuardFile:
             written += os.write(self._descriptor, data[written:])
         os.fsync(self._descriptor)
         self._bytes_count += len(data)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say it when the guard is lost, and when it is known again from where on signing is safe."""
+        now = (self.state.lost, self.state.floor)
+        if now == self._told:
+            return
+        if self.state.lost:
+            log.warning(
+                "the guard %s is lost or out of date: nothing is signed until the other validators have said where it is "
+                "safe (docs/OPERATIONS.md, The sign guard)",
+                self._path,
+            )
+        elif self._told[0]:
+            log.warning("the guard is whole again: this validator signs above height %d", self.state.floor)
+        self._told = now
 
     def compact(self) -> None:
         """Replace the file by its state alone, so that a crash leaves the old file or the new one. Raises OSError."""

@@ -52,6 +52,26 @@ def test_it_never_replaces_a_guard(path: Path) -> None:
         create(path, DOMAIN, ADDRESS)
 
 
+def test_its_owner_is_told_when_it_is_lost_and_when_it_is_whole_again(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    sign(guard, 1)
+    assert caplog.text == ""
+    for _ in range(2):  # it is told once
+        guard.state.note_lost()
+        guard.append(guard.state.flush())
+    assert caplog.text.count("is lost or out of date") == 1
+    guard.close()
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    assert caplog.text.count("is lost or out of date") == 2
+    guard.state.note_floor(9)
+    guard.append(guard.state.flush())
+    assert "signs above height 9" in caplog.text
+    guard.close()
+
+
 def test_a_missing_guard_is_a_lost_one_and_stays_lost(tmp_path: Path) -> None:
     path = tmp_path / "guard"
     for _ in range(2):
