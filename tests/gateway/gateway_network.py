@@ -64,7 +64,8 @@ class Front:
         if self.swallows and calls[0]["method"] == "eth_sendRawTransaction":
             answers: Any = [{"jsonrpc": "2.0", "id": call["id"], "result": "0x" + "00" * 32} for call in calls]
         else:
-            response = await self._client.post(self._behind, json=document, timeout=40)
+            headers = {"X-Request-Id": request.headers.get("X-Request-Id", "")}
+            response = await self._client.post(self._behind, json=document, timeout=40, headers=headers)
             answers = response.json() if isinstance(document, list) else [response.json()]
         for call, answer in zip(calls, answers, strict=True):
             if call["method"] == "poa_status":
