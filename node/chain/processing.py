@@ -13,6 +13,7 @@ from node.chain.contracts.members import may_send
 from node.chain.errors import InvalidTransaction
 from node.chain.gas import intrinsic_gas_of
 from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, Receipt, bloom_bits
+from node.chain.state import Account
 from node.chain.transaction import Transaction
 
 CREATION_REFUSED = "contract creation is not supported"
@@ -108,10 +109,13 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
             raise InvalidTransaction(
                 "insufficient funds for gas * price + value", f"balance {account.balance}, tx cost {cost}"
             )
-    state.set_nonce(sender, nonce + 1)
     to, value = transaction.to, transaction.value
     succeeded, event_logs = True, _NO_LOGS
-    if to in registry.CONTRACTS:
+    is_call = to in registry.CONTRACTS
+    paid = 0 if is_call or to == sender else value
+    paid_up = Account(nonce + 1, account.balance - paid, account.storage_root, account.code_hash)
+    state.set_account(sender, paid_up)
+    if is_call:
         context.position = len(run.receipts)
         succeeded, _, gas, event_logs = run_message(
             context,
@@ -123,8 +127,8 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
             intrinsic_gas=gas,
             in_transaction=True,
         )
-    elif value:
-        _transfer(context, sender, to, value)
+    elif paid:
+        state.set_balance(to, state.balance(to) + paid)
     tip = transaction.effective_tip(0)
     if tip:
         fee = tip * gas

@@ -1,7 +1,8 @@
 """Transaction receipts, event logs and their bloom filter (yellow paper 4.3.1; typed receipts: EIP-2718)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from merkle import rlp
 from merkle.keccak import keccak256
@@ -20,15 +21,14 @@ class EventLog:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The outcome of one transaction. `cumulative_gas_used` counts the block up to and with this transaction."""
 
     type: int
     succeeded: bool
     cumulative_gas_used: int
     event_logs: tuple[EventLog, ...] = ()
-    bloom: bytes = field(default=EMPTY_BLOOM, repr=False)
+    bloom: bytes = EMPTY_BLOOM
 
     def encoded(self) -> bytes:
         """The consensus encoding: RLP, behind the type byte where the type is not 0."""

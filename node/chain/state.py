@@ -115,6 +115,10 @@ class State:
         old = self.account(address)
         self._set(self._accounts, address, Account(nonce, old.balance, old.storage_root, old.code_hash))
 
+    def set_account(self, address: bytes, account: Account) -> None:
+        """Set nonce and balance at once; the rest is as it was. The balance fits 256 bits and is not negative."""
+        self._set(self._accounts, address, account)
+
     def set_balance(self, address: bytes, wei: int) -> None:
         """Set the balance. Raises LedgerError when it does not fit 256 bits: the rules let nobody get there."""
         if not 0 <= wei <= _WORD_MAX:
