@@ -106,7 +106,7 @@ async def run_loads(options: argparse.Namespace, console: Console) -> list[Run]:
     for number in range(options.runs):
         with console.status(f"run {number + 1} of {options.runs} …"):
             if options.rpc:
-                runs.append(await one(await given(options.gateway or "", options.rpc)))
+                runs.append(await one(await given(getattr(options, "gateway", None) or "", options.rpc)))
             else:
                 async with _fresh(options) as bed:
                     runs.append(await one(bed))
