@@ -67,6 +67,7 @@ class Liar:
             "bad justification": self._justify_badly,
             CLINGS: self._cling,
         }.get(lie, self._say)
+        self._clings = lie == CLINGS
         self._is_bad_server = lie == "bad blocks"
         if lie == "replay":
             world.scheduler.after(REPLAY_US, self._replay)
@@ -78,6 +79,8 @@ class Liar:
     def send(self, peer: bytes, kind: Kind, payload: bytes) -> bool:
         if kind is Kind.BLOCKS and self._is_bad_server:
             payload = self._spoil(payload)
+        if kind is Kind.CONSENSUS and self._clings:
+            payload = self._claim_the_lost(decode_message(payload).statement) or payload
         return self._peers.send(peer, kind, payload)
 
     def broadcast(self, kind: Kind, payload: bytes) -> None:
@@ -144,24 +147,25 @@ class Liar:
                 self._peers.broadcast(Kind.CONSENSUS, self._sign(*lie(statement.height, round_)))
 
     def _cling(self, message: Message, payload: bytes) -> None:
-        """Claim as prepared what the lost were preparing: the votes of those who go on are a quorum of theirs, too."""
-        statement = message.statement
+        self._say(message, self._claim_the_lost(message.statement) or payload)
+
+    def _claim_the_lost(self, statement: Statement) -> bytes | None:
+        """A ROUND-CHANGE that claims what the lost prepared: the votes of those who go on may be a quorum, too."""
         if statement.kind is not Step.ROUND_CHANGE:
-            return self._say(message, payload)
+            return None
         for block_hash, votes in self._world.quorum_loss.prepares.items():
             block = self._world.proposed.get(block_hash)
-            rounds = {vote.statement.round for vote in votes.values()}
-            prepared = min(rounds)
+            prepared = min(vote.statement.round for vote in votes.values())
             if block is None or block.number != statement.height or prepared >= statement.round:
                 continue
             own = Statement(Step.PREPARE, statement.height, prepared, block_hash)
-            votes = votes | {self._key.address: SignedStatement(own, self._key.sign(own.digest(self._domain)))}
+            all_votes = votes | {self._key.address: SignedStatement(own, self._key.sign(own.digest(self._domain)))}
             going_on = self._process.ledger.next_validators
-            prepares = [votes[each] for each in going_on if each in votes and votes[each].statement == own]
+            prepares = [all_votes[each] for each in going_on if each in all_votes]
+            prepares = [each for each in prepares if each.statement == own]
             claim = Statement(Step.ROUND_CHANGE, statement.height, statement.round, block_hash, prepared)
-            self._peers.broadcast(Kind.CONSENSUS, self._sign(claim, Attachments(block, (), tuple(prepares))))
-            return None
-        return self._say(message, payload)
+            return self._sign(claim, Attachments(block, (), tuple(prepares)))
+        return None
 
     def _own_block(self, miner: bytes) -> Block:
         ledger = self._process.ledger

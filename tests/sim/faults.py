@@ -61,8 +61,8 @@ def draw_plan(seed: int, *, nodes: int | None = None, twins: bool = False) -> Pl
     """The plan of a seed. `nodes` and `twins` overrule what the seed would choose."""
     random, changes = Random(f"plan {seed}"), Random(f"changes {seed}")
     drawn = random.choices(list(NODES_WEIGHTS), list(NODES_WEIGHTS.values()))[0]
-    loses_quorum = changes.random() < 0.12
-    if loses_quorum and changes.random() < 0.4:
+    loses_quorum = changes.random() < 0.15
+    if loses_quorum and changes.random() < 0.5:
         drawn = NODES_MAX  # the only size of which survivors that are no quorum can bear a liar
     count = nodes or (max(4, drawn) if twins else drawn)
     plan = Plan(seed, count, faulty_ms=random.choice((4_000, 8_000, 12_000, 20_000)))

@@ -179,9 +179,6 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     "the guard is not synced when it is opened": (
         Change("tests.sim.node:Process._open_guard", "    platter.sync()\n", ""),
     ),
-    "a floor outlives the set that was asked for it": (
-        Change(f"{ENGINE}._recover_guard", "if guard.asked not in (None, asked)", "if False"),
-    ),
     "acknowledged at the mempool": (
         Change(
             "tests.sim.client:Client._submit",

@@ -20,6 +20,7 @@ from tests.sim.world import World
 
 SHRINK_RUNS_MAX = 200
 SHOWN_MAX = 10
+SAID_EVERY = 100  # seeds, where there is no terminal to show a bar
 RUN_S_MAX = 30  # a run takes about a quarter of a second
 
 
@@ -170,7 +171,10 @@ def main(seeds: int, first: int = 0, nodes: int | None = None, twins: bool = Fal
             heights, acknowledged = heights + result.height, acknowledged + result.acknowledged
             simulated_ms += result.simulated_ms
             per_minute = done / (time.monotonic() - began) * 60
-            progress.update(task, advance=1, description=f"{per_minute:.0f} seeds/min, {len(failed)} failed")
+            figures = f"{per_minute:.0f} seeds/min, {len(failed)} failed"
+            progress.update(task, advance=1, description=figures)
+            if not console.is_terminal and done % SAID_EVERY == 0:
+                print(f"{done} of {seeds} seeds, {figures}", flush=True)  # noqa: T201 - a bar is not for files
     console.print(
         f"{seeds} seeds in {time.monotonic() - began:.0f} s ({seeds / (time.monotonic() - began) * 60:.0f} seeds/min): "
         f"{heights} heights, {acknowledged} ballots acknowledged, {simulated_ms / 3_600_000:.1f} simulated hours; "
