@@ -86,8 +86,8 @@ class GuardFile:
             return
         if self.state.lost:
             log.warning(
-                "the guard %s is lost or out of date: nothing is signed until the other validators have said where it is "
-                "safe (docs/OPERATIONS.md, The sign guard)",
+                "the guard %s is lost or out of date: nothing is signed until the other validators have said where "
+                "it is safe (docs/OPERATIONS.md, The sign guard)",
                 self._path,
             )
         elif self._told[0]:
