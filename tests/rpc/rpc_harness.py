@@ -39,6 +39,9 @@ ABIS = {contract.name: contract.abi for contract in CONTRACTS.values()}
 ADDRESSES = {contract.name: address for address, contract in CONTRACTS.items()}
 
 
+ANCHOR_CALL = ("Anchors", "anchor", bytes(31) + b"\1", bytes(32), 4, "sha256")  # of `call_contract`
+
+
 class MemoryDatabase:
     """The store's database, in memory."""
 

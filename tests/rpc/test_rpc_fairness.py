@@ -12,7 +12,7 @@ from node.rpc.blocks import INLINE_GAS_MAX, Blocks
 from node.rpc.limits import Limits
 from node.rpc.logs import LogSearch
 from node.rpc.params import BlockRef, LogQuery
-from tests.rpc.rpc_harness import ALICE, BOB, GATEWAY_KEY, LoneNode
+from tests.rpc.rpc_harness import ALICE, ANCHOR_CALL, BOB, GATEWAY_KEY, LoneNode
 
 
 async def turns_during(work: asyncio.Task[object]) -> int:
@@ -86,8 +86,7 @@ async def test_old_blocks_are_searched_without_decoding_their_transactions(
     node: LoneNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is found is the same as in a block that is decoded already."""
-    anchor = ("Anchors", "anchor", bytes(31) + b"\1", bytes(32), 4, "sha256")
-    node.include(node.sign(ALICE, BOB.address), node.call_contract(GATEWAY_KEY, *anchor))
+    node.include(node.sign(ALICE, BOB.address), node.call_contract(GATEWAY_KEY, *ANCHOR_CALL))
     query = LogQuery(BlockRef(height=1), BlockRef(height=1), frozenset(), ())
     warm, cold = Blocks(node.chain, Limits()), Blocks(node.chain, Limits())
     await warm.load(1)

@@ -15,7 +15,7 @@ from node.rpc.misc import NodeMethods
 from node.rpc.ports import Syncing
 from node.rpc.subscriptions import KINDS, NOTIFICATIONS
 from tests.rpc.rpc_examples import examples
-from tests.rpc.rpc_harness import GATEWAY_KEY, Caller, LoneNode
+from tests.rpc.rpc_harness import ANCHOR_CALL, GATEWAY_KEY, Caller, LoneNode
 
 ONLY_BY_WEBSOCKET = {"eth_subscribe", "eth_unsubscribe"}
 DUE = {
@@ -102,8 +102,7 @@ async def test_every_notification_fits_its_schema(server_url: str, node: LoneNod
         for params in wanted:
             await socket_.send_json({"jsonrpc": "2.0", "id": 1, "method": "eth_subscribe", "params": params})
             kinds[(await socket_.receive_json())["result"]] = params[0]
-        anchor = ("Anchors", "anchor", bytes(31) + b"\1", bytes(32), 4, "sha256")
-        await node.submit([node.call_contract(GATEWAY_KEY, *anchor).raw])
+        await node.submit([node.call_contract(GATEWAY_KEY, *ANCHOR_CALL).raw])
         node.progress = Syncing(0, 1, 9)
         node.mine()
         told: dict[str, object] = {}
