@@ -120,6 +120,11 @@ class Follower:
                 elif validator.faults == 1:
                     log.warning("⚠ %s %s", validator.node.node_id, error)
                 await asyncio.sleep(PAUSE_S)
+            except Exception:
+                # A validator's doing or a mistake of ours: whoever stops following would never confirm anything again.
+                validator.faults += 1
+                log.exception("what %s serves cannot be followed", validator.node.node_id)
+                await asyncio.sleep(PAUSE_S)
             else:
                 self.caught_up = self.head.header.number >= self._pool.best_height()
                 if not advanced and not self.caught_up:

@@ -30,6 +30,7 @@ class RpcError(RuntimeError):
         self.data = data
 
 
+ANSWER_BYTES_MAX = 256 << 20  # 64 of the largest blocks, in hex
 Request = tuple[str, Sequence[object]]
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,8 @@ class RpcClient:
             raise RpcFailure(f"refused a batch of {len(requests)}: {outcome}")
         if not isinstance(answers, list):
             raise RpcFailure("answered a batch with something else than a list")
-        by_id = {answer.get("id"): _outcome(answer) for answer in answers if isinstance(answer, dict)}
+        found = [answer for answer in answers if isinstance(answer, dict) and isinstance(answer.get("id"), int)]
+        by_id = {answer["id"]: _outcome(answer) for answer in found}
         if any(number not in by_id for number in range(len(requests))):
             raise RpcFailure(f"answered {len(by_id)} calls of a batch of {len(requests)}")
         return [by_id[number] for number in range(len(requests))]
@@ -100,7 +102,7 @@ async def _exchange(
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
         async with session.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
-            status, content = response.status, await response.read()
+            status, content = response.status, await _content(response)
     except TimeoutError:
         raise RpcFailure(f"no answer within {timeout_s:g} s") from None
     except aiohttp.ClientConnectorError as error:
@@ -115,6 +117,18 @@ async def _exchange(
         raise RpcFailure(f"answered with something else than JSON: {error}") from None
 
 
+async def _content(response: aiohttp.ClientResponse) -> bytes:
+    """The body, of which no validator may send more than fits in here. Raises RpcFailure."""
+    parts, size = [], 0
+    while part := await response.content.readany():
+        parts.append(part)
+        size += len(part)
+        if size > ANSWER_BYTES_MAX:
+            response.close()
+            raise RpcFailure(f"answered with more than {ANSWER_BYTES_MAX} bytes")
+    return b"".join(parts)
+
+
 def _request(number: int, method: str, parameters: Sequence[object]) -> dict[str, object]:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": list(parameters)}
 
@@ -125,7 +139,8 @@ def _outcome(answer: dict[str, Any]) -> Any:
         return answer.get("result")
     if not isinstance(error, dict):
         return RpcError(-32603, str(error))
-    return RpcError(int(error.get("code", -32603)), str(error.get("message", "")), error.get("data"))
+    code = error.get("code")
+    return RpcError(code if type(code) is int else -32603, str(error.get("message", "")), error.get("data"))
 
 
 def hex_int(value: object) -> int:

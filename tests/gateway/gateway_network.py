@@ -40,6 +40,7 @@ class Front:
         self.alive = True
         self.swallows = False  # takes transactions and loses them
         self.tamper: Tamper | None = None
+        self.junk: bytes | None = None  # what it answers, whatever it is asked
 
     async def start(self) -> None:
         app = web.Application(client_max_size=32 << 20)
@@ -60,6 +61,8 @@ class Front:
             request.transport.abort()
             return web.Response(status=503)
         document = orjson.loads(await request.read())
+        if self.junk is not None:
+            return web.Response(body=self.junk, content_type="application/json")
         calls = document if isinstance(document, list) else [document]
         if self.swallows and calls[0]["method"] == "eth_sendRawTransaction":
             answers: Any = [{"jsonrpc": "2.0", "id": call["id"], "result": "0x" + "00" * 32} for call in calls]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from eth_abi.abi import encode
 
-from gateway import elections
+from gateway import elections, jsonrpc
 from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, GATEWAY_KEY
 
@@ -146,3 +146,39 @@ async def test_an_old_definition_does_not_keep_an_election_open(network: Network
         gateway.elections._read_at[1] -= elections.STALE_S
         late = await api.vote("late", wait=20)
         assert (late.status_code, late.json()["code"]) == (409, "election-not-open")
+
+
+JUNK = [
+    b'{"error": {"code": "x", "message": []}}',
+    b'{"error": {"code": null}}',
+    b'{"error": 7}',
+    b'{"id": 1, "result": {"height": [], "genesisHash": {}}}',
+    b'{"id": 1, "result": [{"header": 1}]}',
+    b'[{"id": [1], "result": "0x"}, {"id": {}, "error": {}}, 5]',
+    b"[" * 100_000,
+    b"null",
+    b'"0x"',
+    b"",
+]
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=range(len(JUNK)))
+async def test_who_answers_with_junk_stops_nobody(network: Network, junk: bytes) -> None:
+    async with network.gateway() as (gateway, api):
+        assert (await api.vote("ann", wait=20)).status_code == 200
+        network.fronts[0].junk = junk
+        assert (await api.vote("bob", wait=20)).status_code == 200
+        await until(lambda: not gateway.pool.validators[0].reachable, "its junk is seen")
+        assert (await api.vote("eve", wait=20)).status_code == 200
+        network.fronts[0].junk = None
+        await until(lambda: gateway.pool.validators[0].reachable, "it is asked again")
+        assert (await api.vote("dan", wait=20)).status_code == 200
+        assert all(not task.done() for task in (gateway.follower._task, *gateway._sender._tasks) if task is not None)
+
+
+async def test_no_answer_is_read_without_end(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with network.gateway() as (gateway, _):
+        monkeypatch.setattr(jsonrpc, "ANSWER_BYTES_MAX", 1 << 20)
+        network.fronts[0].junk = b" " * (2 << 20)
+        await until(lambda: not gateway.pool.validators[0].reachable, "it is given up")
+        assert "more than 1048576 bytes" in (gateway.pool.validators[0].last_error or "")
