@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from node import store
+from node.chain import keyspace
 from node.chain.block import Block
 from node.chain.errors import InvalidBlock, LedgerError
 from node.chain.genesis import Genesis, build_genesis
@@ -108,6 +109,26 @@ def test_only_a_child_of_the_head_can_become_the_head(open_database: OpenDatabas
     extend(ledger, database, [])
     with pytest.raises(LedgerError, match="does not follow"):
         ledger.advance(first)
+
+
+@pytest.mark.parametrize("change", [1, -1, None])
+def test_another_stored_format_is_refused_with_what_to_do(
+    open_database: OpenDatabase, genesis: Genesis, tmp_path: Path, change: int | None
+) -> None:
+    database = open_database()
+    Ledger(database, genesis)
+    key = keyspace.META + b"format"
+    assert database.get(key) == store.FORMAT_VERSION.to_bytes(4, "big")
+    pairs = dict(database.scan(b"", b"\xff"))
+    if change is None:  # a database of the time before the version was stored
+        del pairs[key]
+    else:
+        pairs[key] = (store.FORMAT_VERSION + change).to_bytes(4, "big")
+    other = LevelDB(tmp_path / "other")
+    other.write(pairs)
+    with pytest.raises(LedgerError, match="run the newer one" if change == 1 else "move the folder away"):
+        Ledger(other, genesis)
+    other.close()
 
 
 def test_another_networks_database_is_refused(open_database: OpenDatabase, genesis: Genesis) -> None:
