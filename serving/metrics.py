@@ -160,7 +160,7 @@ class MetricsServer:
             page = Page(self._metrics)
             await self._fill(page)
             page.put_distribution(LOOP_LAG, self._lag)
-            return page.text()
+            return await asyncio.to_thread(page.text)  # some milliseconds, for which nothing else is to wait
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
