@@ -139,7 +139,7 @@ def plot(run: Run) -> bytes:
     began, span = run.began_s, run.ended_s - run.began_s
     bins = [began + BIN_S * number for number in range(int(span / BIN_S) + 1)]
     rates = [(at - began, per_second(run.final, at, min(at + BIN_S, run.ended_s))) for at in bins]
-    rate = Curve("final records a second", [*rates, (span, rates[-1][1])], COLOURS[0])
+    rate = Curve("final records a second", [(0.0, 0.0), *rates, (span, rates[-1][1])], COLOURS[0])
     names = list(run.figures["processes"])
     cores, memory = [], []
     seen = [one for one in run.snapshots if began - BIN_S <= one.at_s <= run.ended_s + BIN_S]

@@ -229,7 +229,7 @@ def _costs(follower: Follower, clock: _Clock, final: int) -> dict[str, Any]:
     elapsed_s = after.at_s - before.at_s
     processes: dict[str, dict[str, float]] = {}
     for name, start in before.taken.items():
-        end = after.taken.get(name) or follower.last.get(name, start)
+        end = follower.last.get(name) or after.taken.get(name, start)
         cpu_s = end.cpu_s - start.cpu_s
         processes[name] = {
             "cpu_s": cpu_s,
