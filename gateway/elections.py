@@ -26,6 +26,7 @@ ELECTIONS_KEPT = 10_000
 FRESH_S = 2.0  # an older definition is read again, and serves meanwhile
 STALE_S = 5.0  # a still older one serves only where the new one does not come in time
 READ_S = 0.5
+ERASED_AT_ONCE = 16
 DELIVERY_GRACE_S = 3_600
 CREATE_WAIT_S = 10.0
 KINDS = {"open": 1, "sealed": 2, "both": 3}
@@ -55,6 +56,7 @@ class Elections:
         self.keys = keys
         self._accept = accept
         self.auto_create, self._auto_options = config.auto_create, config.auto_create_options
+        self._looked_at = 0  # where among the random keys the next look begins
         self._read_at: dict[int, float] = {}
         self._reading: dict[int, asyncio.Task[Election | None]] = {}
         self._making: dict[int, asyncio.Task[bool]] = {}
@@ -81,7 +83,7 @@ class Elections:
         if known is not None and not fresh:
             if age_s > STALE_S:
                 await asyncio.wait((reading,), timeout=READ_S)
-            return self._state.elections[id_]  # what is still on its way serves the next one
+            return self._state.elections.get(id_, known)  # what is still on its way serves the next one
         try:
             return await asyncio.shield(reading)
         except NoValidator:
@@ -101,8 +103,10 @@ class Elections:
                 return self._state.elections[id_]
             raise
         if election is not None:
-            if len(self._state.elections) >= ELECTIONS_KEPT:
-                self._state.elections.pop(next(iter(self._state.elections)))
+            if id_ not in self._state.elections and len(self._state.elections) >= ELECTIONS_KEPT:
+                oldest = next(iter(self._state.elections))
+                del self._state.elections[oldest]
+                self._read_at.pop(oldest, None)
             self._state.elections[id_] = election
             self._read_at[id_] = asyncio.get_running_loop().time()
         return election
@@ -148,8 +152,13 @@ class Elections:
         return Call(ELECTIONS, ELECTIONS_ABI.encode_call(function, id_))
 
     async def erase_old_keys(self) -> None:
-        """Erase the random keys of elections whose tallies are final, and those that no election was made with."""
-        for id_ in self.keys.random_ids():
+        """Erase the random keys of elections whose tallies are final, and those that no election was made with.
+
+        Looks at some of them each time, since each look may ask a validator.
+        """
+        ids, begin = self.keys.random_ids(), self._looked_at
+        self._looked_at = begin + ERASED_AT_ONCE if begin + ERASED_AT_ONCE < len(ids) else 0
+        for id_ in ids[begin : begin + ERASED_AT_ONCE]:
             with contextlib.suppress(NoValidator):
                 election, key = await self.get(id_), self.keys.random(id_)
                 if election is None or key is None:  # its creation may be on its way
