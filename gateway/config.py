@@ -46,7 +46,9 @@ class ElectionsConfig(_Section):
 class BatchConfig(_Section):
     """How records are gathered into transactions."""
 
-    gather_ms: Annotated[int, Field(ge=0, le=10_000, description="how long ballots wait for company")] = 5
+    gather_ms: Annotated[
+        int, Field(ge=0, le=10_000, description="how long ballots wait for company; up to four times while others fly")
+    ] = 5
     ballots_max: Annotated[int, Field(ge=1, le=RECORDS_MAX, description="most ballots in one transaction")] = 500
     bytes_max: Annotated[
         int, Field(ge=100_000, le=TRANSACTION_BYTES_MAX - 4096, description="most bytes of ballots in one transaction")
