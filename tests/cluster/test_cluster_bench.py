@@ -291,6 +291,17 @@ def test_a_profiles_rows_add_up() -> None:
     assert sum(profile.rooms_us(rows, 60.0).values()) == pytest.approx(60.0)
 
 
+def test_a_profiles_rooms_are_places_of_the_code() -> None:
+    """A room whose file was renamed would silently lose its time to another."""
+    root = Path(profile.__file__).resolve().parent.parent
+    files = [
+        path.as_posix() for room in ("merkle", "node", "gateway", "serving") for path in (root / room).rglob("*.py")
+    ]
+    own = [mark for _, marks in profile.ROOMS for mark in marks if mark.startswith(("merkle/", "node/", "gateway/"))]
+    assert own
+    assert [mark for mark in own if not any(mark in file for file in files)] == []
+
+
 def test_a_target_is_held_against_its_bound() -> None:
     (row,) = [row for row in targets.ROWS if row.name == "growth"]
     medians: dict[str, Any] = {
