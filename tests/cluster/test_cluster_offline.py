@@ -17,6 +17,7 @@ from node.chain import keyspace
 from node.chain.contracts import ballots
 from node.chain.genesis import genesis_document
 from node.leveldb import LevelDB
+from node.pruning import prune
 from node.store import Store
 from tests.cluster.disk_chain import ELECTION, Chain, number
 
@@ -55,6 +56,15 @@ def test_a_sound_chain_is_what_its_blocks_make(chain: Chain) -> None:
     verdict = checked(chain)
     assert (verdict.holds, verdict.blocks, verdict.transactions, verdict.ballots) == (True, 5, 4, 2)
     assert verdict.entries > 50
+
+
+def test_a_pruned_node_may_lack_old_states_and_nothing_else(chain: Chain) -> None:
+    before = len(list(chain.database.scan(keyspace.TRIE_NODE, b"o")))
+    assert prune(chain.database, chain.ledger, 2) == 4
+    assert len(list(chain.database.scan(keyspace.TRIE_NODE, b"o"))) < before
+    assert checked(chain).faults == []
+    chain.database.write({keyspace.TRIE_NODE + number(1): b"forged"})
+    assert checked(chain).faults == [f"state: key 0x{number(1).hex()} is stored, and no block makes it"]
 
 
 def _at(prefix: bytes, height: int) -> bytes:
