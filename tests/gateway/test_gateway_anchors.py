@@ -65,6 +65,7 @@ async def test_who_waits_for_an_anchor_that_never_was_is_forgotten(
 ) -> None:
     """The process died between noting whom to tell and journaling the anchor, which was never acknowledged."""
     monkeypatch.setattr(anchorage, "ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(anchorage, "DENIALS_MAX", 3)
     secret = tmp_path / "callback.secret"
     secret.write_text("11" * 32)
     secret.chmod(0o600)
