@@ -30,7 +30,7 @@ class GuardFile:
     """An open guard. `state` is what the file holds; every record that `state` makes must go through `append`."""
 
     def __init__(self, path: Path, domain: Domain, address: bytes) -> None:
-        """Open, lock, replay, and cut a torn tail. A missing file counts as a lost guard, and is made as such.
+        """Open, lock, replay, and write anew without a torn tail. A missing file is a lost guard, and made as such.
 
         Raises GuardError when it is damaged in the middle, another validator's, or in use.
         """
@@ -54,13 +54,15 @@ class GuardFile:
             raise GuardError(
                 f"{path}: {error}; move it away to start with a lost guard, which signs nothing unsafe"
             ) from None
-        if whole_bytes < len(data):
-            os.ftruncate(self._descriptor, whole_bytes)
-        # What was read may not be on disk yet: a process killed before its sync returned leaves it in memory alone. It
-        # counts as promised from here on, and is signed again without another record.
-        os.fsync(self._descriptor)
-        _sync_folder(path)
+        # What was read may not be on disk: a sync that never returned, or failed, leaves it in memory alone, and one more
+        # sync of the same pages then succeeds without writing them. What the state says counts as promised from here on
+        # and is signed again without another record, so it is written anew; a torn tail goes by the way.
         self._bytes_count = whole_bytes
+        try:
+            self.compact()
+        except OSError as error:
+            os.close(self._descriptor)
+            raise GuardError(f"cannot write the guard {path} anew: {error}") from None
         self._told = (False, self.state.floor)
         self._tell()
 
@@ -100,9 +102,13 @@ class GuardFile:
         temporary = self._path.with_name(self._path.name + ".new")
         _write(temporary, records, os.O_TRUNC)
         descriptor = os.open(temporary, os.O_RDWR | os.O_APPEND)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.rename(temporary, self._path)
-        _sync_folder(self._path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(temporary, self._path)
+            _sync_folder(self._path)
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(self._descriptor)
         self._descriptor, self._bytes_count = descriptor, len(records)
 

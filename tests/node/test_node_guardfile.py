@@ -186,4 +186,23 @@ def test_a_crash_during_compaction_leaves_a_whole_guard(path: Path, monkeypatch:
     with pytest.raises(OSError, match="power is gone"):
         guard.compact()
     guard.close()
+    monkeypatch.undo()
     assert GuardFile(path, DOMAIN, ADDRESS).state.height == 1
+
+
+def test_what_is_read_is_written_anew_and_synced_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync that failed leaves pages that the next sync of the same file believes to be on disk."""
+    guard = GuardFile(path, DOMAIN, ADDRESS)
+    sign(guard, 1)
+    guard.close()
+    before, synced, sync = path.stat().st_ino, set(), os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    opened = GuardFile(path, DOMAIN, ADDRESS)
+    assert opened.state.height == 1
+    assert path.stat().st_ino != before
+    assert path.stat().st_ino in synced
