@@ -54,8 +54,8 @@ class GuardFile:
             raise GuardError(
                 f"{path}: {error}; move it away to start with a lost guard, which signs nothing unsafe"
             ) from None
-        # What was read may not be on disk: a sync that never returned, or failed, leaves it in memory alone, and one more
-        # sync of the same pages then succeeds without writing them. What the state says counts as promised from here on
+        # What was read may not be on disk: a sync that never returned, or failed, leaves it in memory alone, and one
+        # more of the same pages then succeeds without writing them. What the state says counts as promised from here on
         # and is signed again without another record, so it is written anew; a torn tail goes by the way.
         self._bytes_count = whole_bytes
         try:

@@ -148,7 +148,7 @@ def test_a_torn_tail_is_cut_and_only_the_last_record_goes(tmp_path_factory: pyte
     os.truncate(path, max(before, after - cut))
     torn = GuardFile(path, DOMAIN, ADDRESS)
     assert torn.state.height == 1
-    assert path.stat().st_size == before
+    assert replay(path.read_bytes(), DOMAIN, ADDRESS)[1] == path.stat().st_size
     sign(torn, 3)  # and it goes on from there
     torn.close()
     assert GuardFile(path, DOMAIN, ADDRESS).state.height == 3
