@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from node import guardfile
 from node.chain.domain import Domain
+from node.consensus.guard import replay
 from node.consensus.messages import Kind, Statement
 from node.guardfile import GuardError, GuardFile, create
 
