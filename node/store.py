@@ -112,7 +112,7 @@ class Store:
         if version < FORMAT_VERSION:
             raise LedgerError(
                 f"the database has format {version}, written by an older psephos; this one, {VERSION}, reads format "
-                f"{FORMAT_VERSION}: move the folder away and start again, and the node fetches the chain from its peers "
+                f"{FORMAT_VERSION}: move the folder away and start again, and the node fetches the chain from peers "
                 "(one node after the other, while the others still hold it)"
             )
         return genesis_hash

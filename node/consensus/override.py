@@ -128,7 +128,7 @@ def parse_override(document: object) -> Override:
 
 
 def parse_overrides(text: bytes) -> tuple[Override, ...]:
-    """What an override file holds: one object, or a list of them where a chain has needed several; no signature checked.
+    """What an override file holds: one object, or a list of them if a chain needed several; no signature looked at.
 
     Raises OverrideError.
     """
