@@ -136,6 +136,9 @@ def main() -> None:
         def balance(self, address: bytes) -> int:
             return 10**24
 
+        def storage(self, address: bytes, slot: int) -> int:
+            return 0
+
     pooled = [
         sign_transaction(KEYS[n % 64], chain_id=7770, nonce=n // 64, to=KEYS[0].address, gas_limit=21_000)
         for n in range(6400)
