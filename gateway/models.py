@@ -41,7 +41,7 @@ def _root(value: Any) -> Any:
 
 
 _ElectionIdIn = Annotated[int, Field(ge=0, lt=1 << 64)] | Annotated[str, Field(pattern="^[0-9]{1,78}$")]
-_TextIdIn = Annotated[str, Field(min_length=1, max_length=256)] | int
+_TextIdIn = str | int  # its bounds are in bytes of UTF-8, which JSON Schema cannot say: each description does
 _RootIn = Annotated[str, Field(pattern="^(0x)?[0-9a-fA-F]{64}$")]
 
 ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input_type=_ElectionIdIn)]
@@ -73,7 +73,9 @@ class VoteBody(_Body):
     encrypted_vote: Annotated[
         str | None, Field(min_length=1, max_length=CONTENT_BYTES_MAX, description="any text of at most 65,536 bytes")
     ] = None
-    transaction_id: Annotated[TextId | None, Field(description="the caller's own id; made if missing")] = None
+    transaction_id: Annotated[
+        TextId | None, Field(description="the caller's own id, 1 to 256 bytes in UTF-8; made if missing")
+    ] = None
 
     @model_validator(mode="after")
     def _one_ballot(self) -> "VoteBody":

@@ -8,12 +8,15 @@ import sys
 
 import pytest
 
+from cluster.cli import build_parser
 from tests.e2e.harness import ENVIRONMENT, ROOT, Cluster, command, until
 
 pytestmark = pytest.mark.e2e
 
-# `make up` is what test_e2e_up.py runs, and the composed network has a check of its own.
-ELSEWHERE = {"make up"}
+# `make up` is what test_e2e_up.py runs, tests/cluster/test_cluster_bench.py measures on networks of their own, and the
+# composed network has a check of its own.
+BENCH = ".venv/bin/psephos bench votes --clients 2048"
+ELSEWHERE = {"make up", BENCH}
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -81,3 +84,4 @@ def test_every_python_example(running: Cluster) -> None:
 def test_what_is_run_elsewhere_is_still_there() -> None:
     assert set(commands()) >= ELSEWHERE
     assert command("up")[-1] == "up"
+    assert build_parser().parse_args(BENCH.split()[1:]).clients == 2048
