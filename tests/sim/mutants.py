@@ -1,7 +1,6 @@
 """The mutation gate: bugs planted one at a time, each of which the simulator must catch within so many seeds."""
 
 import argparse
-import multiprocessing
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from rich.console import Console
 
 from tests.sim.mutation import Change
 from tests.sim.run import Result, run_seed
+from tests.sim.workers import workers
 
 SEEDS_MAX = 500
 
@@ -222,8 +222,7 @@ def main(names: Sequence[str] = (), seeds_max: int = SEEDS_MAX) -> int:
     console = Console()
     jobs = [(name, seeds_max) for name in MUTANTS if not names or any(each in name for each in names)]
     survivors = 0
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1) as pool:
+    with workers(len(os.sched_getaffinity(0)), tasks_each=1) as pool:
         for verdict in pool.imap_unordered(_hunt_job, jobs, chunksize=1):
             caught = verdict.caught
             survivors += caught is None
@@ -238,4 +237,7 @@ if __name__ == "__main__":
     parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
     parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help=f"at most so many each (default: {SEEDS_MAX})")
     chosen = parser.parse_args()
-    raise SystemExit(main(chosen.names, chosen.seeds))
+    try:
+        raise SystemExit(main(chosen.names, chosen.seeds))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

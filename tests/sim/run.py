@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.sim.faults import Fault, Plan, draw_plan
 from tests.sim.network import Weather
 from tests.sim.referee import Violation
+from tests.sim.workers import workers
 from tests.sim.world import World
 
 SHRINK_RUNS_MAX = 200
@@ -149,7 +149,7 @@ def _run_job(job: tuple[int, int | None, bool]) -> Result:
 def run_many(seeds: Iterable[int], *, nodes: int | None = None, twins: bool = False) -> Iterator[Result]:
     """Play many seeds on every core, in whatever order they end."""
     jobs = [(seed, nodes, twins) for seed in seeds]
-    with multiprocessing.get_context("spawn").Pool(min(len(os.sched_getaffinity(0)), len(jobs) or 1)) as pool:
+    with workers(min(len(os.sched_getaffinity(0)), len(jobs) or 1)) as pool:
         yield from pool.imap_unordered(_run_job, jobs, chunksize=4)
 
 
@@ -199,4 +199,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     chosen = _parse(None)
-    raise SystemExit(main(chosen.seeds, chosen.first, chosen.nodes, chosen.twins))
+    try:
+        raise SystemExit(main(chosen.seeds, chosen.first, chosen.nodes, chosen.twins))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -2,13 +2,13 @@
 
 import importlib
 import inspect
-import multiprocessing
 from types import FunctionType
 
 import pytest
 
 from tests.sim.mutants import MUTANTS, hunt
 from tests.sim.mutation import Change, StaleMutant
+from tests.sim.workers import workers
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -29,7 +29,7 @@ def test_a_mutant_whose_code_is_gone_says_so() -> None:
 
 
 def test_a_function_is_changed_wherever_it_is_known() -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with workers(1) as pool:
         assert pool.apply(_quorum_after_change) == [99, 99, 99]
 
 
@@ -43,7 +43,7 @@ def _quorum_after_change() -> list[int]:
 
 
 def test_a_planted_bug_is_caught() -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with workers(1) as pool:
         verdict = pool.apply(hunt, ("acknowledged at the mempool", 3))
     assert verdict.caught is not None
     assert verdict.caught.invariant == "acknowledged is on the chain"
