@@ -86,7 +86,7 @@ def election_document(node: Offline, id_: int, state: State | None = None) -> Do
     if head is None:
         raise ClusterError(f"{node.name}: the database lacks the block that it names as its head")
     state = state or State(node.database, head.state_root)
-    found = elections.definition(state, id_)
+    found = elections.definition(state, id_) if 0 <= id_ < 1 << 256 else None
     if found is None:
         known = ", ".join(map(str, election_ids(state))) or "none"
         raise ClusterError(f"there is no election {id_} at height {head.number}: there are {known}")
@@ -110,7 +110,10 @@ def election_document(node: Offline, id_: int, state: State | None = None) -> Do
 
 def _height(node: Offline, text: str) -> int:
     """The height that a number, or a block's hash, names."""
-    if text.isdecimal():
+    head = node.store.head_height()
+    if text.isdecimal() and len(text) < 20:  # a hash may have digits alone, and heights have fewer
+        if int(text) > head:
+            raise ClusterError(f"there is no block {text}: {node.name} has 0 to {head}")
         return int(text)
     try:
         found = node.store.height_of(bytes.fromhex(text.removeprefix("0x")))
@@ -175,6 +178,8 @@ def _verdict_document(verdict: Verdict) -> Document:
         "transactions": verdict.transactions,
         "ballots": verdict.ballots,
         "entries": verdict.entries,
+        "states_from_height": verdict.oldest_state,
+        "entries_not_kept": verdict.forgotten,
         "faults": verdict.faults,
     }
 
@@ -207,7 +212,15 @@ def _show(document: Document, console: Console) -> None:
         if integrity["holds"]:
             console.print(
                 f"[green]✓[/green] {integrity['blocks']} blocks, {integrity['transactions']} transactions and "
-                f"{integrity['ballots']} ballots executed anew: {integrity['entries']} entries are what they make"
+                f"{integrity['ballots']} ballots executed anew: "
+                f"{integrity['entries'] - integrity['entries_not_kept']} entries are what they make"
+            )
+        if integrity["states_from_height"]:
+            console.print(
+                f"not compared: the stored states below height {integrity['states_from_height']}, which this node was "
+                f"told to forget ({integrity['entries_not_kept']} trie nodes of them are not there); their roots were, "
+                "by execution",
+                soft_wrap=True,
             )
         for fault in integrity["faults"]:
             console.print(f"✗ {fault}", style="red", markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """Opens the database of a node that is stopped, found by its network's folder or its own, for reading."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ def opened(data_dir: Path, name: str | None) -> Iterator[Offline]:
     config = node_config(data_dir, name)
     if not (config.data / "CURRENT").is_file():  # opening would make one
         raise ClusterError(f"there is no database {config.data}: has {config.name} ever run?")
+    if (owner := config.data.stat().st_uid) != os.geteuid():  # its new files would be ours, and the node could not open
+        raise ClusterError(f"{config.data} belongs to user {owner}, and reading it writes there: run this as that user")
     try:
         genesis = load_genesis(config.genesis)
         overrides = read_overrides(config.override) if config.override else ()

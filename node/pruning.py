@@ -60,6 +60,11 @@ def oldest_state(database: Reader) -> int:
     return int.from_bytes(database.get(_OLDEST) or b"", "big")
 
 
+def kept_nodes(database: Reader, chain: Chain) -> int:
+    """How many trie nodes the kept states have. Raises LedgerError when one of these states is not whole."""
+    return len(_reached(database, _roots(chain, oldest_state(database))))
+
+
 def prune(database: Database, chain: Chain, keep_states: int) -> int:
     """Keep the states after the newest `keep_states` blocks, 0: all that are there. The first height whose is kept.
 
@@ -113,7 +118,7 @@ def _walk(database: Reader, root: bytes, reached: set[bytes]) -> list[bytes]:
             continue
         node = database.get(keyspace.TRIE_NODE + node_hash)
         if node is None:
-            raise LedgerError(f"a state that is to be kept is not whole: {MissingNode(node_hash)}")
+            raise LedgerError(f"a state that is kept is not whole: {MissingNode(node_hash)}")
         reached.add(node_hash)
         inner, held = references(node)
         waiting += inner

@@ -1,6 +1,7 @@
 """`psephos inspect` and `psephos export` on databases that hold what they should, and on some that do not."""
 
 import json
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,9 +63,31 @@ def test_a_pruned_node_may_lack_old_states_and_nothing_else(chain: Chain) -> Non
     before = len(list(chain.database.scan(keyspace.TRIE_NODE, b"o")))
     assert prune(chain.database, chain.ledger, 2) == 4
     assert len(list(chain.database.scan(keyspace.TRIE_NODE, b"o"))) < before
-    assert checked(chain).faults == []
+    after = len(list(chain.database.scan(keyspace.TRIE_NODE, b"o")))
+    verdict = checked(chain)
+    assert (verdict.faults, verdict.oldest_state, verdict.forgotten) == ([], 4, before - after)
     chain.database.write({keyspace.TRIE_NODE + number(1): b"forged"})
     assert checked(chain).faults == [f"state: key 0x{number(1).hex()} is stored, and no block makes it"]
+
+
+def test_a_pruned_node_may_not_lack_what_a_kept_state_has(chain: Chain) -> None:
+    prune(chain.database, chain.ledger, 2)
+    root = chain.ledger.head.state_root
+    chain.database.delete([keyspace.TRIE_NODE + root])
+    (fault,) = checked(chain).faults
+    assert fault.startswith("states from height 4 on: a state that is kept is not whole")
+
+
+def test_what_of_a_pruned_node_was_not_compared_is_told(
+    chain: Chain, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    prune(chain.database, chain.ledger, 2)
+    chain.database.close()
+    folder = str(chain.folder.parent)
+    code, out = psephos(capsysbinary, "inspect", "--data-dir", folder, "--verify")
+    assert (code, "not compared: the stored states below height 4" in out) == (0, True)
+    integrity = json.loads(psephos(capsysbinary, "inspect", "--data-dir", folder, "--verify", "--json")[1])["integrity"]
+    assert (integrity["states_from_height"], integrity["entries_not_kept"] > 0) == (4, True)
 
 
 def _at(prefix: bytes, height: int) -> bytes:
@@ -171,11 +194,25 @@ def test_inspect_shows_a_block_by_height_or_hash_and_an_election(
     assert json.loads(out) == block
     _, out = psephos(capsysbinary, "inspect", "--data-dir", folder, "--json", "--election", str(ELECTION))
     assert json.loads(out)["ballots"] == 2
-    for bad, message in (("6", "0 to 5"), ("0x12", "no final block"), ("head", "expected a height")):
+    too_high = (("6", "0 to 5"), ("9" * 19, "0 to 5"), ("9" * 40, "no final block"))
+    for bad, message in (*too_high, ("0x12", "no final block"), ("head", "expected a height")):
         assert main(["inspect", "--data-dir", folder, "--block", bad]) == 1
         assert message in capsysbinary.readouterr().err.decode()
-    assert main(["inspect", "--data-dir", folder, "--election", "8"]) == 1
-    assert "there is no election 8" in capsysbinary.readouterr().err.decode()
+    for election in ("8", str(2**256), "-1"):
+        assert main(["inspect", "--data-dir", folder, "--election", election]) == 1
+        assert f"there is no election {election}" in capsysbinary.readouterr().err.decode()
+
+
+def test_another_users_database_is_left_alone(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LevelDB makes files as it opens: root's, and the node could not open its own database any more."""
+    chain.database.close()
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with (
+        pytest.raises(ClusterError, match=f"belongs to user {owner}.*run this as that user"),
+        opened(chain.folder.parent, None),
+    ):
+        pass
 
 
 def test_a_fault_is_the_exit_code(chain: Chain, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
