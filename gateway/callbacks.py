@@ -83,8 +83,8 @@ class Callbacks:
         return len(self._entries)
 
     def waiting(self) -> list[bytes]:
-        """The batch ids whose end has to be told and is not known here yet."""
-        return [entry.batch_id for entry in self._entries.values() if entry.body is None]
+        """The batch ids whose end is not known here yet: a failure that was told is none, it may be mended since."""
+        return [entry.batch_id for entry in self._entries.values() if not entry.ended]
 
     async def register(self, batch_id: bytes, url: str) -> None:
         """Remember durably whom to tell. Raises Problem 503 when it cannot be remembered."""

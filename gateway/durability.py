@@ -193,17 +193,21 @@ class Durability:
 
     def _write(self, group: _Group) -> None:
         journal = self._active()
-        ends = [
-            encode_settled(Settled(place, tuple((item.sequence, int(item.outcome or 0), item.index) for item in items)))
-            for place, items in group.settled
-        ]
-        ends += [encode_rejected(Rejected(item.sequence, item.reason or "")) for item in group.rejected]
-        done = [item.sequence for _, items in group.settled for item in items]
-        done += [item.sequence for item in group.rejected]
         *chunks, last = [*_chunks(group.accepted)] or [()]
         for chunk in chunks:
             _write_accepted(journal, chunk)
-        _write_accepted(journal, last, ends, done)  # one sync for both, as long as the group fits a frame
+        ends: list[bytes] = []
+        done: list[int] = []
+        size = 0
+        for end, sequences in _ends(group):
+            ends.append(end)
+            done += sequences
+            size += len(end)
+            if size >= GROUP_BYTES_MAX:
+                journal.write(ends, accepted=0, settled=done)
+                ends, done, size = [], [], 0
+        if last or ends:
+            _write_accepted(journal, last, ends, done)  # one sync for both, as long as the group fits a frame
 
 
 def _rank(replayed: Replayed) -> int:
@@ -211,6 +215,15 @@ def _rank(replayed: Replayed) -> int:
     if replayed.place is not None and replayed.outcome in (Outcome.ACCEPTED, Outcome.REPEATED):
         return 2
     return 1 if replayed.pending else 0
+
+
+def _ends(group: _Group) -> Iterator[tuple[bytes, list[int]]]:
+    """The ends of a group, encoded, and the sequences that each of them is of."""
+    for place, items in group.settled:
+        ends = tuple((item.sequence, int(item.outcome or 0), item.index) for item in items)
+        yield encode_settled(Settled(place, ends)), [sequence for sequence, _, _ in ends]
+    for item in group.rejected:
+        yield encode_rejected(Rejected(item.sequence, item.reason or "")), [item.sequence]
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

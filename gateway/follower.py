@@ -190,8 +190,12 @@ class Follower:
         sets = self.sets.copy()
         await self._prove_changes(sets, validator, header.number - 1)
         check_final(blocks[0], sets.decide(header), self._domain)
-        self.sets = sets
-        await self._advance(blocks[0], validator)
+        before, self.sets = self.sets, sets
+        try:
+            await self._advance(blocks[0], validator)
+        except BaseException:
+            self.sets = before  # the head is still the old one, and later sets do not fit it
+            raise
         log.info("took block %d by its certificate", header.number)
         self._on_jump()
         return True

@@ -66,7 +66,9 @@ class VerifiedState:
     async def _save(self) -> None:
         async with self._writing:
             self._next = None  # who asks from here on may have something newer
-            header, sets = self.head.header, self.sets.entries()
+            header = self.head.header
+            # The follower may be further already: sets of heights that this head does not reach would not fit it.
+            sets = [entry for entry in self.sets.entries() if entry[0] <= header.number + 1]
             elections, tallies = list(self.elections.values()), dict(self.tallies)
             await asyncio.to_thread(self._write, header, sets, elections, tallies)
             self._durable = tallies

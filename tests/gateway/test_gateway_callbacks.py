@@ -176,3 +176,27 @@ def test_a_signature_covers_time_and_body() -> None:
     assert sign(KEY, b"{}", 1) != sign(KEY, b"{}", 2)
     assert sign(KEY, b"{}", 1) != sign(KEY, b"{ }", 1)
     assert sign(KEY, b"{}", 1) == sign(KEY, b"{}", 1)
+
+
+async def test_an_anchor_that_failed_may_end_otherwise_after_a_restart(network: Network, backend: Backend) -> None:
+    """Its failure was told, and it was retried and completed in the last moment of a life: that is still to be told."""
+    batch, folder = uuid.uuid4(), network.folder / "callbacks"
+    url = f"http://127.0.0.1:{backend.port}/anchored"
+    async with network.gateway() as (_, api):
+        made = {"batch_id": str(batch), "merkle_root": "ab" * 32, "product_count": 1}
+        assert (await api.post("/v1/anchor", made)).status_code == 202
+        deadline = time.monotonic() + 20
+        while (await api.get(f"/v1/anchor/{batch}")).json()["status"] != "completed":
+            assert time.monotonic() < deadline
+    folder.mkdir()
+    key = batch.bytes + bytes(16)
+    told = {"event": "anchor.failed", "batch_id": str(batch), "status": "failed"}
+    entry = {"batch_id": key.hex(), "url": url, "body": told, "ended": False}
+    (folder / f"{key.hex()}.json").write_text(json.dumps(entry))
+    secret = network.folder / "callback.secret"
+    secret.write_text(KEY.hex())
+    secret.chmod(0o600)
+    config = CallbacksConfig(hosts=(f"127.0.0.1:{backend.port}",), secret=secret, folder=folder)
+    async with network.gateway(callbacks=config):
+        await until(lambda: "completed" in [one["status"] for one in backend.told], "it is told", 20)
+        await until(lambda: not list(folder.glob("*.json")), "and that is the end of it")

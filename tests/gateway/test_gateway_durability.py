@@ -95,6 +95,28 @@ async def test_what_comes_and_what_has_ended_share_a_sync() -> None:
     assert [found[number].index for number in range(3)] == [0, 1, 2]
 
 
+async def test_more_ends_than_fit_a_frame_go_into_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = FragileDisk()
+    durability = open_on(disk, [])
+    await durability.start()
+    kept = await accept(durability, range(40))
+    for item in kept[:20]:
+        item.outcome, item.place, item.index = Outcome.ACCEPTED, PLACE, number_of(item)
+        durability.settle(PLACE, [item])
+    for item in kept[20:39]:
+        item.reason = "no " * 30
+        durability.reject(item)
+    with monkeypatch.context() as small:
+        small.setattr(module, "GROUP_BYTES_MAX", 200)
+        small.setattr("gateway.journal_format.FRAME_BODY_BYTES_MAX", 400)
+        await accept(durability, [40])
+        await durability.stop()
+    found = recovered(disk)
+    assert [number for number, item in found.items() if item.pending] == [39, 40]
+    assert all(found[number].index == number for number in range(20))
+    assert {found[number].reason for number in range(20, 39)} == {"no " * 30}
+
+
 async def test_a_failing_journal_moves_all_that_is_not_final_to_the_spool_and_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ from gateway.follower import Follower
 from gateway.journal import Journal
 from gateway.journal_format import encode_accepted
 from gateway.sets import ValidatorSets
-from gateway.verify import Head
+from gateway.verify import Head, NotProven
 from node.chain.errors import PeerError
 from tests.gateway.conftest import DOMAIN, make_ballot
 from tests.gateway.receipt_world import World, small_world
@@ -93,6 +93,20 @@ async def test_a_jump_over_changes_of_the_validators_is_proven_change_by_change(
         assert follower.validators_at(one.header.number + 1) == one.validators
     assert follower.head.validators == world.validators
     assert validator.set_size == len(world.validators)
+
+
+async def test_a_jump_that_is_cut_short_leaves_the_sets_of_the_old_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = small_world()
+    validator = OneValidator(world)
+    follower, jumps = follower_of(world, validator)
+
+    async def no_answer(*_: object) -> None:
+        raise NotProven("the next validators are not named")
+
+    monkeypatch.setattr(follower, "_advance", no_answer)
+    with pytest.raises(NotProven):
+        await follower._jump(validator)  # type: ignore[arg-type]
+    assert (jumps, follower.head.header, len(follower.sets.entries())) == ([], world.headers[0], 1)
 
 
 @pytest.mark.parametrize("lie", ["omitted", "seals", "validators", "order"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.chain import Tally
+from gateway.sets import ValidatorSets
 from gateway.state import VerifiedState, load_state
 from node.chain.genesis import Genesis, domain_of
 
@@ -37,6 +38,17 @@ async def test_an_older_tally_gives_way_to_the_one_told_before_a_crash(tmp_path:
     assert await restarted.tell(7, tally(3, 1, 1)) == newest
     assert await restarted.tell(8, tally(3, 2, 0)) == tally(3, 2, 0)
     assert state_in(tmp_path).tallies == {7: newest, 8: tally(3, 2, 0)}
+
+
+async def test_what_is_written_fits_together_although_the_follower_is_further(tmp_path: Path) -> None:
+    state = state_in(tmp_path)
+    told = await state.tell(7, tally(1, 1, 0))
+    # The follower has seen the validators change since; the head that is remembered is from before.
+    state.sets = ValidatorSets([(1, state.head.validators), (50, (b"\x03" * 20,))])
+    newer = await state.tell(7, tally(2, 2, 0))
+    assert newer != told
+    again = state_in(tmp_path)
+    assert (again.tallies, again.head, again.sets.latest) == ({7: newer}, state.head, state.head.validators)
 
 
 async def test_all_who_are_told_at_once_wait_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
