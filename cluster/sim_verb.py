@@ -39,7 +39,7 @@ def _run_sim(options: argparse.Namespace) -> int:
     command += ["--nodes", str(options.nodes)] if options.nodes else []
     command += ["--twins"] if options.twins else []
     os.chdir(CHECKOUT)
-    os.execv(sys.executable, command)  # nosec B606 # no shell, numbers alone; in our place, so that it ends as we do
+    return os.execv(sys.executable, command)  # nosec B606 # no shell, numbers alone; it takes our place, and ends as we do
 
 
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {"sim": _run_sim}
