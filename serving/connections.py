@@ -12,13 +12,19 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from serving.frames import Frames
+
 SWEEP_S = 0.5
+BYTES_MAX = 256 << 20
 
 
 class Guarded(asyncio.Protocol):
     """One connection: passes everything on to the HTTP protocol, and notes when it last got anywhere."""
 
-    __slots__ = ("_guard", "_inner", "address", "is_upgraded", "paused_at", "requests", "since", "started", "transport")
+    __slots__ = (
+        "_guard", "_inner", "address", "frames", "is_ending", "paused_at", "received_bytes", "requests", "since",
+        "started", "transport",
+    )  # fmt: skip
 
     def __init__(self, guard: "ConnectionGuard", inner: asyncio.Protocol) -> None:
         self._guard, self._inner = guard, inner
@@ -26,9 +32,11 @@ class Guarded(asyncio.Protocol):
         self.requests = 0  # under way
         self.since = time.monotonic()  # when the last request ended, or its successor began to arrive
         self.started = True  # a request is on its way in, if only because none ever came
+        self.received_bytes = 0  # of what is on its way in, or being answered
         self.paused_at: float | None = None
         self.address = ""  # the peer's, without its port
-        self.is_upgraded = False  # a WebSocket, whose own rules say how slowly it may read
+        self.is_ending = False  # its end was asked for, and has not come yet
+        self.frames: Frames | None = None  # of a WebSocket, whose own rules say how slowly it may read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by its methods alone
@@ -40,10 +48,28 @@ class Guarded(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if not self.requests and not self.started:
+        self._guard.arrived(self, len(data))
+        if self.frames is not None:
+            self._follow(self.frames, data)
+        elif not self.requests and not self.started:
             self.started, self.since = True, time.monotonic()
         if self._guard.holds(self):
             self._inner.data_received(data)
+
+    def upgrade(self, early: bytes) -> None:
+        """A WebSocket from now on; `early` came behind the request, before it was answered."""
+        self.frames = Frames()
+        self._follow(self.frames, early)
+
+    def _follow(self, frames: Frames, data: bytes) -> None:
+        """Note when the message began that is on its way in, if one is."""
+        messages = frames.messages
+        frames.feed(data)
+        if frames.messages != messages or not frames.is_inside:
+            self._guard.forget(self)
+            self.started = False
+        if frames.is_inside and not self.started:
+            self.started, self.since = True, time.monotonic()
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received() if self._guard.holds(self) else None
@@ -62,8 +88,10 @@ class Guarded(asyncio.Protocol):
 
     def is_due(self, now: float, sender_s: float, idle_s: float) -> bool:
         """Whether its time is over."""
-        if self.is_upgraded:
-            return False
+        if self.frames is not None:
+            if self.transport is not None and not self.transport.is_reading():
+                self.since = now  # it is not read: its calls are being answered
+            return self.started and now - self.since > sender_s
         if self.paused_at is not None and now - self.paused_at > sender_s:
             return True  # it does not read what it asked for
         if self.requests:
@@ -79,13 +107,22 @@ class ConnectionGuard:
         per_address_max: how many of them may come from one address; as many as there may be, when left out.
         sender_s: how long a request's head may take to arrive, and an unread answer may wait.
         idle_s: how long a connection is kept between two requests.
+        bytes_max: how many bytes of requests may be on their way in, or being answered, over all connections.
     """
 
     def __init__(
-        self, *, connections_max: int, sender_s: float, idle_s: float, per_address_max: int | None = None
+        self,
+        *,
+        connections_max: int,
+        sender_s: float,
+        idle_s: float,
+        per_address_max: int | None = None,
+        bytes_max: int = BYTES_MAX,
     ) -> None:
         self._max, self._sender_s, self._idle_s = connections_max, sender_s, idle_s
         self._per_address_max = connections_max if per_address_max is None else per_address_max
+        self._bytes_max = bytes_max
+        self.received_bytes = 0
         self._connections: dict[Guarded, None] = {}
         self._counts: Counter[str] = Counter()  # by address
         self._by_transport: dict[asyncio.BaseTransport, Guarded] = {}
@@ -120,8 +157,12 @@ class ConnectionGuard:
         return True
 
     def _make_room(self, connections: Iterable[Guarded]) -> bool:
-        """End the one of these that has been idle longest; whether there was one."""
-        idle = min((one for one in connections if not one.requests), key=lambda one: one.since, default=None)
+        """End the one of these that has been idle longest; whether there was one.
+
+        It is gone a moment later: whoever comes until then needs another one to make room.
+        """
+        waiting = (one for one in connections if not one.requests and not one.is_ending)
+        idle = min(waiting, key=lambda one: one.since, default=None)
         if idle is None:
             return False
         self._end(idle)
@@ -134,6 +175,7 @@ class ConnectionGuard:
         """Forget a connection; whether it had been admitted."""
         if connection.transport is not None:
             self._by_transport.pop(connection.transport, None)
+        self.forget(connection)
         if connection not in self._connections:
             return False
         del self._connections[connection]
@@ -149,24 +191,39 @@ class ConnectionGuard:
             connection.requests += 1
         return connection
 
+    def arrived(self, connection: Guarded, count: int) -> None:
+        """Bytes of a request are here; where all have too many, the connection with the most is ended."""
+        connection.received_bytes += count
+        self.received_bytes += count
+        if self.received_bytes > self._bytes_max:
+            self._end(max(self._connections, key=lambda one: one.received_bytes, default=connection))
+
+    def forget(self, connection: Guarded) -> None:
+        """What it sent is answered, or in other hands."""
+        self.received_bytes -= connection.received_bytes
+        connection.received_bytes = 0
+
     def left_s(self, request: web.Request) -> float:
         """How long the rest of a request may take to arrive: head and body share one time."""
         connection = self._by_transport.get(request.transport) if request.transport is not None else None
         return self._sender_s - (time.monotonic() - connection.since if connection is not None else 0)
 
     def upgraded(self, request: web.Request) -> None:
-        """The connection is a WebSocket from now on, and ends by its own rules."""
+        """The connection is a WebSocket from now on: only its messages are to arrive in time, each as a request is."""
         connection = self._by_transport.get(request.transport) if request.transport is not None else None
         if connection is not None:
-            connection.is_upgraded = True
+            connection.upgrade(getattr(request.protocol, "_message_tail", b""))  # aiohttp keeps it there until then
 
     def end(self, connection: Guarded | None) -> None:
         """Its answer is made."""
         if connection is not None:
             connection.requests -= 1
+            self.forget(connection)
             connection.started, connection.since = False, time.monotonic()
 
     def _end(self, connection: Guarded) -> None:
+        connection.is_ending = True
+        self.forget(connection)
         if connection.transport is not None:
             connection.transport.abort()
 

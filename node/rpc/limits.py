@@ -9,6 +9,7 @@ class Limits:
     """Bounds of JSON-RPC: the table `[rpc.limits]`. The defaults are safe for a node that strangers can reach."""
 
     body_bytes_max: Annotated[int, "Largest HTTP body and WebSocket message."] = 16 << 20
+    requests_bytes_max: Annotated[int, "Most bytes of requests in hand at a time, over all connections."] = 128 << 20
     sender_timeout_s: Annotated[float, "How long a request may take to arrive, and an answer to be read."] = 9.0
     idle_timeout_s: Annotated[float, "How long a connection is kept between two requests."] = 75.0
     connections_max: Annotated[int, "Most connections to one listener at a time."] = 1_024

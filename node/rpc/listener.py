@@ -70,6 +70,7 @@ class Listener:
             per_address_max=limits.connections_per_address_max,
             sender_s=limits.sender_timeout_s,
             idle_s=limits.idle_timeout_s,
+            bytes_max=max(limits.requests_bytes_max, limits.body_bytes_max),
         )
         self.routes: list[web.RouteDef] = [web.post("/", self._post), web.get("/", self._websocket)]
         self._runner: web.AppRunner | None = None

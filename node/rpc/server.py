@@ -35,7 +35,8 @@ class RpcServer:
         limits: what one caller may ask for at once.
         hosts: names, besides addresses and localhost, under which it may be reached; "*" for any.
         origins: the origins whose pages may open a WebSocket; other pages may not, and programs that are no page may.
-        dev_accounts: whether to sign for callers with the development mnemonic's accounts; on loopback only.
+        dev_accounts: whether to sign for callers with the development mnemonic's accounts; where all listeners are on
+            loopback.
         operators: where `admin`, `debug` and `txpool` are answered, besides all the rest; None: nowhere.
         calls: where it is noted how long each call took.
     """
@@ -55,7 +56,7 @@ class RpcServer:
         self._node = node
         self._bind = bind
         limits = limits or Limits()
-        self._api = api = Api(node, limits, _accounts(node, bind[0]) if dev_accounts else DevAccounts())
+        self._api = api = Api(node, limits, _accounts(node, bind, operators) if dev_accounts else DevAccounts())
         elsewhere = api.operators.keys() - api.methods.keys()
         calls = calls or Calls()
         self._public = Listener(
@@ -103,9 +104,13 @@ class RpcServer:
         return json_response(200 if ready else 503, {"ready": ready, "reason": reason})
 
 
-def _accounts(node: NodePort, host: str) -> DevAccounts:
-    """What to sign with for callers; nothing where somebody else could call."""
-    if is_loopback(host):
+def _accounts(node: NodePort, bind: tuple[str, int], operators: Operators | None) -> DevAccounts:
+    """What to sign with for callers; nothing where somebody else could call, at whichever listener."""
+    hosts = [bind[0], *([operators.bind[0]] if operators else ())]
+    elsewhere = [host for host in hosts if not is_loopback(host)]
+    if not elsewhere:
         return dev_accounts(node.chain.genesis)
-    logger.warning("eth_accounts stays empty: JSON-RPC is bound to %s, and only on loopback does this node sign", host)
+    logger.warning(
+        "eth_accounts stays empty: JSON-RPC is bound to %s, and only on loopback does this node sign", elsewhere[0]
+    )
     return DevAccounts()

@@ -3,6 +3,8 @@
 Source: the execution API's engine/authentication.md; the wordings of refusals are geth's.
 """
 
+import math
+
 import jwt
 
 SCHEME = "Bearer "
@@ -28,15 +30,25 @@ def check_token(header: str | None, secret: bytes, *, now_s: float) -> None:
         )
     except jwt.PyJWTError as error:
         raise BadToken(f"invalid token: {error}") from None
-    issued, expires = claims.get("iat"), claims.get("exp")
-    if isinstance(issued, bool) or not isinstance(issued, (int, float)):
+    issued, expires = _moment(claims.get("iat")), _moment(claims.get("exp"))
+    if issued is None:
         raise BadToken("missing issued-at")
     if now_s - issued > AGE_MAX_S:
         raise BadToken(f"stale token: 'iat' is {now_s - issued:.0f} s old, at most {AGE_MAX_S}")
     if issued - now_s > AGE_MAX_S:
         raise BadToken(f"future token: 'iat' is {issued - now_s:.0f} s ahead, at most {AGE_MAX_S}")
-    if expires is not None and (not isinstance(expires, (int, float)) or expires < now_s):
+    if "exp" in claims and (expires is None or expires < now_s):
         raise BadToken("token is expired")
+
+
+def _moment(claim: object) -> float | None:
+    """Unix time, None where the claim is none: JSON, as it is read here, also has NaN, which is never too old."""
+    if isinstance(claim, bool) or not isinstance(claim, (int, float)):
+        return None
+    try:
+        return float(claim) if math.isfinite(claim) else None
+    except OverflowError:  # an integer of more digits than a float holds
+        return None
 
 
 def make_token(secret: bytes, *, now_s: float) -> str:

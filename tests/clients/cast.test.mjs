@@ -19,7 +19,8 @@ async function cast(...args) {
 
 /** The same on the operators' listener, for which cast makes a token of its own. */
 async function operate(...args) {
-  const { stdout } = await run(binary, [...args, "--rpc-url", operatorsUrl, "--jwt-secret", jwtSecret], { timeout: 120_000 });
+  const env = { ...process.env, ETH_RPC_JWT_SECRET: jwtSecret }; // never among arguments, which every user can list
+  const { stdout } = await run(binary, [...args, "--rpc-url", operatorsUrl], { timeout: 120_000, env });
   return stdout.trim();
 }
 

@@ -72,14 +72,16 @@ The second is off unless it is bound; `psephos init` and `up` bind it to a free 
 The operators' listener asks every request, and every WebSocket's handshake, for a token, exactly as geth's
 authenticated port does: `Authorization: Bearer <JWT>`, signed with HS256 by the 32 bytes that the file `jwt_secret`
 (`jwt.hex` beside node.toml, mode 0600, made at the first start) holds as hex, with an `iat` of at most 60 s ago or
-ahead. `cast` makes one itself: `cast rpc --rpc-url $(cat data/validator-1/operators.url) --jwt-secret
-$(cat data/validator-1/jwt.hex) txpool_status`. The public listener refuses these methods with -32601, and says so.
+ahead. `cast` makes one itself: `ETH_RPC_JWT_SECRET=$(cat data/validator-1/jwt.hex) cast rpc --rpc-url
+$(cat data/validator-1/operators.url) txpool_status` (as an argument, every user of the machine could read the secret).
+The public listener refuses these methods with -32601, and says so.
 
 Both are guarded alike. The Host header must hold an IP address, `localhost` or a name of the setting `hosts`: a page
 whose name was turned to this address has none of these (403). CORS is off: a page can post no `application/json`
 to either, and a page that opens a WebSocket must have an origin that the setting `origins` lists. Messages are
 bounded in size and depth, batches in number and time, connections in number, also from one address; who takes longer
-than `sender_timeout_s` to send a request, head and body together, or to read an answer, is cut off.
+than `sender_timeout_s` to send a request, head and body together, or a message over a WebSocket, or to read an answer,
+is cut off.
 
 ## Conventions
 

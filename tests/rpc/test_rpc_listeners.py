@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,9 @@ def test_a_token_of_about_now_is_taken(offset: int) -> None:
         ("Bearer a.b.c", "invalid token"),
         (token(), "missing issued-at"),
         (token(iat=True), "missing issued-at"),
+        (token(iat=math.nan), "missing issued-at"),  # older than nothing, so it would hold for ever
+        (token(iat=10**400), "missing issued-at"),
+        (token(iat=NOW_S, exp=math.nan), "token is expired"),
         (token(iat=NOW_S - 61), "stale token"),
         (token(iat=NOW_S + 61), "future token"),
         (token(iat=NOW_S, exp=NOW_S - 1), "token is expired"),
@@ -151,6 +156,17 @@ async def test_a_taken_port_stops_both(node: LoneNode, operators_url: str) -> No
     assert server.address is not None
     with pytest.raises(OSError, match=r"refused|Connect call failed"):
         await asyncio.open_connection(*server.address)
+
+
+@pytest.mark.parametrize("private", ["127.0.0.1", "0.0.0.0"])
+async def test_a_node_signs_for_callers_only_where_both_listeners_are_on_loopback(
+    rpc: Caller, node: LoneNode, private: str
+) -> None:
+    server = RpcServer(node, ("127.0.0.1", 0), dev_accounts=True, operators=Operators((private, 0), SECRET))
+    host, port = await server.start()
+    accounts = await Caller(rpc.http, f"http://{host}:{port}")("eth_accounts")
+    await server.stop()
+    assert bool(accounts) == (private == "127.0.0.1")
 
 
 # -- names -------------------------------------------------------------------------------------------------------
@@ -336,3 +352,85 @@ async def test_a_quiet_websocket_is_no_slow_sender(server_url: str) -> None:
         await asyncio.sleep(1.2)
         await socket_.send_json({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId"})
         assert (await socket_.receive_json())["result"] == "0x1e5a"
+
+
+@pytest.mark.parametrize("limits", [Limits(requests_bytes_max=1 << 20, body_bytes_max=1 << 20)])
+async def test_unfinished_requests_are_bounded_in_bytes(rpc: Caller, server_url: str) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n\r\n"
+    opened = [await open_raw(server_url) for _ in range(3)]
+    for size, (_, writer) in zip((700_000, 200_000, 200_000), opened, strict=True):
+        writer.write(head + b" " * size)
+        await writer.drain()
+    assert await is_closed(opened[0][0])
+    assert await rpc("eth_chainId") == "0x1e5a"
+    for _, writer in opened:
+        writer.close()
+
+
+def frame(content: bytes, *, length: int | None = None, is_final: bool = True, opcode: int = 1) -> bytes:
+    """A client's frame, masked with zeros; `length`, where it says another one than it has."""
+    told = len(content) if length is None else length
+    size = bytes((0x80 | told,)) if told < 126 else b"\xfe" + told.to_bytes(2, "big")
+    return bytes((0x80 * is_final | opcode,)) + size + bytes(4) + content
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("limits", [Limits(sender_timeout_s=0.5)])
+@pytest.mark.parametrize(
+    ("at_once", "again"),
+    [
+        (frame(b"", length=65_000), b" "),  # a frame that never ends
+        (frame(b"{", is_final=False), frame(b" ", is_final=False, opcode=0)),  # a message that never ends
+        (frame(b"{", is_final=False), frame(b"", opcode=9)),  # with nothing but pings behind its beginning
+    ],
+)
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_who_drips_over_a_websocket_is_cut_off(
+    server_url: str, at_once: bytes, again: bytes, is_early: bool
+) -> None:
+    """aiohttp takes every byte for a sign of life, and keeps what came of a message."""
+    reader, writer = await open_raw(server_url)
+    writer.write(HANDSHAKE + at_once * is_early)  # early: in one piece with the request, before its answer
+    async with asyncio.timeout(WITHIN_S):
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    writer.write(at_once * (not is_early))
+
+    async def drip() -> None:
+        while True:
+            writer.write(again)
+            await asyncio.sleep(0.05)
+
+    dripping = asyncio.create_task(drip())
+    async with asyncio.timeout(10):
+        try:
+            while await reader.read(1_000):
+                pass
+        except ConnectionError:
+            pass
+    dripping.cancel()
+    await asyncio.gather(dripping, return_exceptions=True)
+    writer.close()
+
+
+@pytest.mark.parametrize("limits", [Limits(sender_timeout_s=0.5, calls_at_once_max=1)])
+async def test_who_waits_unread_behind_a_long_call_is_no_slow_sender(node: LoneNode, server_url: str) -> None:
+    poll = {"jsonrpc": "2.0", "id": 0, "method": "poa_getBlocks", "params": [9, 1, 2_000]}
+    call = {"jsonrpc": "2.0", "method": "web3_sha3", "params": ["0x" + os.urandom(60_000).hex()]}
+    count = 60  # seven megabytes: more than sockets and queues hold
+    async with aiohttp.ClientSession() as session, session.ws_connect(server_url) as socket_:
+        await socket_.send_json(poll)
+        sending = asyncio.create_task(_send_all(socket_, [call | {"id": number} for number in range(1, count)]))
+        async with asyncio.timeout(WITHIN_S):
+            answers = [await socket_.receive_json() for _ in range(count)]
+        await sending
+    assert [answer["id"] for answer in answers] == list(range(count))
+
+
+async def _send_all(socket_: aiohttp.ClientWebSocketResponse, messages: list[dict[str, Any]]) -> None:
+    for message in messages:
+        await socket_.send_json(message)
