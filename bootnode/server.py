@@ -28,8 +28,9 @@ RECORDS = Metric("psephos_bootnode_records", "gauge", "Peer records; expired one
 ANNOUNCEMENTS = Metric("psephos_bootnode_announcements_total", "counter", "Records that peers sent.", ("outcome",))
 LISTINGS = Metric("psephos_bootnode_listings_total", "counter", "How often the records were asked for.")
 METRICS = (*COMMON, RECORDS, ANNOUNCEMENTS, LISTINGS)
-BODY_S_MAX = 5.0  # a record is read within this, or not at all
-HEAD_S_MAX = 5.0  # so is a request's head; and who reads no answer for so long is cut off
+BODY_S_MAX = 4.0  # a record is read within this, or not at all
+HEAD_S_MAX = 4.0  # so is a request's head; and who reads no answer for so long is cut off
+LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
 IDLE_S_MAX = 15.0  # between two requests
 CONNECTIONS_MAX = 512
 CONNECTIONS_PER_ADDRESS_MAX = 64  # several nodes may share an address
@@ -78,7 +79,13 @@ class Bootnode:
 
     async def serve(self, stopping: asyncio.Event) -> None:
         """Serve until `stopping`. Raises OSError when the address cannot be bound."""
-        runner = web.AppRunner(self.application(), access_log=None, keepalive_timeout=IDLE_S_MAX, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            self.application(),
+            access_log=None,
+            keepalive_timeout=IDLE_S_MAX,
+            lingering_time=LINGERING_S,
+            shutdown_timeout=1.0,
+        )
         await runner.setup()
         if runner.server is None:
             raise RuntimeError("the runner has no server")

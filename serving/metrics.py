@@ -5,7 +5,6 @@ locked or allocated for metrics between two scrapes.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -176,13 +175,13 @@ class MetricsServer:
                 async with asyncio.timeout(REQUEST_S_MAX):
                     request = await reader.readuntil(b"\r\n\r\n")
                     writer.write(await self._answer(request))
-                    await writer.drain()
+                    writer.close()
+                    await writer.wait_closed()  # once the answer has been taken
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever asks like this is no scraper
         finally:
             self._connections -= 1
-            with contextlib.suppress(OSError):
-                writer.close()
+            writer.transport.abort()  # closing would wait for who does not read, for ever
 
     async def _answer(self, request: bytes) -> bytes:
         method, _, rest = request.partition(b"\r\n")[0].partition(b" ")

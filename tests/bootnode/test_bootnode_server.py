@@ -17,11 +17,13 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from bootnode import server
 from bootnode.config import load_config
 from bootnode.server import Bootnode, run
 from node.chain.genesis import Genesis, domain_of, genesis_document
 from node.chain.signing import SigningKey
 from node.p2p.records import parse_record, record_document, sign_record
+from serving.connections import SWEEP_S
 
 KEY = SigningKey(b"\x01" * 32)
 GENESIS = Genesis(chain_id=7770, timestamp=1, validators=(KEY.address,))
@@ -138,6 +140,10 @@ async def test_who_sends_slowly_or_comes_too_often_is_cut_off(serving: tuple[str
     assert (await get("http://{}:{}".format(*serving), "/records"))[0] == 200
     for _, writer in slow:
         writer.close()
+
+
+def test_a_slow_sender_is_gone_within_ten_seconds() -> None:
+    assert server.HEAD_S_MAX + SWEEP_S + server.BODY_S_MAX + server.LINGERING_S < 10
 
 
 async def test_nothing_is_amplified(url: str) -> None:

@@ -106,6 +106,27 @@ async def test_who_sends_half_a_request_is_let_go(server: MetricsServer, monkeyp
         writer.close()
 
 
+async def test_who_does_not_read_the_answer_is_let_go(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a reader is given up, and not kept for as long as the connection lasts."""
+    size = 64 << 20  # more than sockets hold
+
+    async def page() -> bytes:
+        return bytes(size)
+
+    monkeypatch.setattr(metrics, "REQUEST_S_MAX", 0.3)
+    monkeypatch.setattr(server, "page", page)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.split(":")[2].split("/")[0]), limit=1)
+    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+    await asyncio.sleep(1.5)  # it does not read, for five times as long as it may
+    taken = 0
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(10):
+            while chunk := await reader.read(1 << 20):
+                taken += len(chunk)
+    writer.close()
+    assert taken < size
+
+
 async def test_only_so_many_may_hold_a_connection(server: MetricsServer) -> None:
     port = int(server.url.split(":")[2].split("/")[0])
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(metrics.CONNECTIONS_MAX)]
