@@ -19,8 +19,8 @@ TRANSACTIONS_MAX = 4_096
 BLOCKS_MAX = 64
 GOSSIP_RAW_BYTES_MAX = 1_024  # a transaction up to this size is sent without being asked for
 GOSSIP_BATCH = 1_024  # such transactions in one message, which then has a megabyte at most
-BATCH_BYTES_MAX = 1 << 20  # where a sender starts another batch of transactions
-BLOCKS_BYTES_MAX = 4 << 20  # where a server stops adding blocks to an answer; one block always fits
+BATCH_BYTES_MAX = 1 << 20  # of a batch of transactions; a single one always fits
+BLOCKS_BYTES_MAX = 4 << 20  # of an answer, where blocks may be as large; one block always fits
 
 
 class BadPayload(PeerError):

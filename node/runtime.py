@@ -6,7 +6,7 @@ a disk and a network of its own. A port's awaitable is the only place where `han
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from node import payloads
@@ -33,6 +33,7 @@ from node.p2p.kinds import Kind
 
 log = logging.getLogger(__name__)
 
+BUILD_SHARE = 0.25  # of round 0's time: building ends there, and the other validators check what was built as long
 RECOVERED_MAX = 16_384  # signatures remembered: a quorum's certificate repeats COMMITs that came one by one
 
 
@@ -81,6 +82,7 @@ class Runtime:
         wall_clock_s: Unix time in whole seconds.
         clock_drift_max_s: how far in the future a fresh proposal's timestamp may lie.
         recover_senders: makes the senders of transactions known where their signatures are valid; raises nothing.
+        recover_submitted: the same for what comes to the mempool, which is in no hurry; None: by `recover_senders`.
         on_final: told of every block that has become durable, in order.
         on_added: told of every batch that entered the mempool, and whether a client (not a peer) sent it.
         on_progress: told of each height, round and step (`Status.step`) that consensus comes to.
@@ -100,6 +102,7 @@ class Runtime:
         wall_clock_s: Callable[[], int],
         clock_drift_max_s: int,
         recover_senders: RecoverSenders,
+        recover_submitted: RecoverSenders | None = None,
         on_final: Callable[[Executed, Certificate], None],
         on_added: Callable[[list[Transaction], bool], None],
         on_evidence: Callable[[Evidence], None],
@@ -107,7 +110,7 @@ class Runtime:
     ) -> None:
         genesis = ledger.genesis
         self.mempool = Mempool(mempool_limits, chain_id=genesis.chain_id, gas_max=genesis.gas_limit // 2)
-        self.intake = Intake(ledger, self.mempool, recover_senders, on_added)
+        self.intake = Intake(ledger, self.mempool, recover_submitted or recover_senders, on_added)
         self._recoverer = Recoverer()
         head = consensus.Head(ledger.head, ledger.next_validators, ledger.override)
         self.syncer = Syncer(domain=ledger.domain, policy=SyncPolicy(), head=head, recover=self._recoverer)
@@ -126,6 +129,7 @@ class Runtime:
         self._peers = peers
         self._now_ms = now_ms
         self._wall_clock_s = wall_clock_s
+        self._build_ms_max = int(policy.round_timeout_ms * BUILD_SHARE)
         self._clock_drift_max_s = clock_drift_max_s
         self._recover_senders = recover_senders
         self._on_final = on_final
@@ -255,11 +259,23 @@ class Runtime:
             next_nonce=self.intake.state().nonce,
         )
         timestamp = max(self._ledger.head.timestamp, self._wall_clock_s())
-        built = self._ledger.build(selected, miner=self._key.address, timestamp=timestamp)
+        built = self._ledger.build(self._in_time(selected), miner=self._key.address, timestamp=timestamp)
         for transaction, refusal in built.dropped:
             log.debug("dropped transaction 0x%s: %s", transaction.hash.hex(), refusal)
             self.mempool.remove(transaction.hash)
         return consensus.Built(request.height, request.round, built.executed.block)
+
+    def _in_time(self, transactions: list[Transaction]) -> Iterator[Transaction]:
+        """As many as are executed in BUILD_SHARE of a round.
+
+        Every validator takes about as long again. What fills a block's gas, as after an outage, takes each of them two
+        seconds: the round would fail, and the next ones, until one is long enough.
+        """
+        until_ms = self._now_ms() + self._build_ms_max
+        for transaction in transactions:
+            yield transaction
+            if self._now_ms() >= until_ms:
+                return
 
     async def _validate(self, request: consensus.Validate) -> consensus.Validated:
         block = request.block
@@ -336,13 +352,14 @@ class Runtime:
     def _serve_blocks(self, peer: bytes, from_height: int, count: int) -> None:
         items: list[tuple[bytes, list[bytes], object]] = []
         bytes_count = 0
+        bytes_max = min(payloads.BLOCKS_BYTES_MAX, self._ledger.genesis.block_bytes_max)  # what a message may hold
         for height in range(max(from_height, 1), min(from_height + count, self._ledger.head.number + 1)):
             encoded, certificate = self._ledger.encoded_block(height), self._ledger.certificate(height)
             if encoded is None or certificate is None:
                 break
             header, raws = encoded
             bytes_count += len(header) + sum(map(len, raws))
-            if items and bytes_count > payloads.BLOCKS_BYTES_MAX:
+            if items and bytes_count > bytes_max:
                 break
             items.append((header, raws, pack_certificate(certificate)))
         self._peers.send(peer, Kind.BLOCKS, payloads.pack_blocks(items))
@@ -365,11 +382,11 @@ class Runtime:
             transaction = self.mempool.get(transaction_hash)
             if transaction is None:
                 continue
-            batch.append(transaction.raw)
-            batch_bytes += len(transaction.raw)
-            if batch_bytes >= payloads.BATCH_BYTES_MAX:
+            if batch and batch_bytes + len(transaction.raw) > payloads.BATCH_BYTES_MAX:
                 if not self._peers.send(peer, Kind.TRANSACTIONS, payloads.pack_transactions(batch)):
                     return  # its queue is full, and the rest would cost time and be dropped
                 batch, batch_bytes = [], 0
+            batch.append(transaction.raw)
+            batch_bytes += len(transaction.raw)
         if batch:
             self._peers.send(peer, Kind.TRANSACTIONS, payloads.pack_transactions(batch))

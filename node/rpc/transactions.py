@@ -21,6 +21,6 @@ class TransactionMethods:
         return (await self.send_many([[raw]]))[0]
 
     async def send_many(self, calls: Sequence[Sequence[bytes]]) -> list[str | InvalidTransaction]:
-        """All of one batch, handed on as one list: signatures are then recovered together, off the event loop."""
+        """All of one batch, handed on as one list: their signatures are then recovered together."""
         outcomes = await self._node.submit([raw for (raw,) in calls])
         return [data(outcome) if isinstance(outcome, bytes) else outcome for outcome in outcomes]

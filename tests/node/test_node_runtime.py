@@ -1,16 +1,18 @@
 """The runtime among peers that send what no honest one would: the node goes on, and only the peer pays."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from merkle import rlp
 from node import payloads
 from node.chain.block import Block
-from node.chain.genesis import Genesis
+from node.chain.genesis import BLOCK_BYTES_MAX_RANGE, Genesis
 from node.chain.mempool import MempoolLimits
 from node.chain.signing import SigningKey
-from node.chain.transaction import Transaction, decode_transaction, sign_transaction
+from node.chain.transaction import TRANSACTION_BYTES_MAX, Transaction, decode_transaction, sign_transaction
+from node.consensus import events as consensus
 from node.consensus.certificate import pack_certificate
 from node.consensus.codec import encode_message
 from node.consensus.events import Policy
@@ -20,9 +22,9 @@ from node.consensus.quorum import proposer
 from node.ledger import Ledger
 from node.leveldb import LevelDB
 from node.p2p.events import Received
-from node.p2p.kinds import Kind
+from node.p2p.kinds import Kind, payload_bytes_max
 from node.runtime import Runtime
-from tests.node.conftest import CHAIN_ID, RICH_KEY, VALIDATOR_KEYS, certify, transfer
+from tests.node.conftest import CHAIN_ID, RICH_KEY, VALIDATOR_KEYS, certify, extend, transfer
 
 PEER, OTHER = VALIDATOR_KEYS[1].address, VALIDATOR_KEYS[2].address
 
@@ -115,6 +117,18 @@ def _large(nonce: int) -> Transaction:
     )
 
 
+def _sized(nonce: int, bytes_max: int) -> Transaction:
+    """A transaction of about, and at most, so many bytes from 200 up."""
+
+    def make(data: bytes) -> Transaction:
+        gas_limit = 21_000 + 16 * bytes_max
+        return sign_transaction(RICH_KEY, chain_id=CHAIN_ID, nonce=nonce, to=bytes(20), gas_limit=gas_limit, data=data)
+
+    transaction = make(b"\1" * (bytes_max - len(make(bytes(200)).raw) + 195))
+    assert bytes_max - 8 <= len(transaction.raw) <= bytes_max
+    return transaction
+
+
 @pytest.fixture
 def node(open_database: Callable[[], LevelDB], genesis: Genesis) -> Node:
     return Node(open_database(), genesis)
@@ -152,6 +166,51 @@ async def test_what_is_asked_for_many_times_is_sent_once_and_a_full_queue_ends_i
     node.peers.bulk_room = node.peers.refused = 0
     await node.receive(Kind.GET_TRANSACTIONS, request)
     assert node.peers.refused == 1
+
+
+@pytest.mark.parametrize("block_bytes_max", BLOCK_BYTES_MAX_RANGE)
+async def test_no_answer_is_larger_than_its_kind_may_be(
+    open_database: Callable[[], LevelDB], genesis: Genesis, block_bytes_max: int
+) -> None:
+    """The network refuses to send such a message, and the node that tried would end."""
+    database = open_database()
+    node = Node(database, replace(genesis, block_bytes_max=block_bytes_max))
+    for nonce in range(4):
+        extend(node.ledger, database, [_large(nonce)])
+    small, bytes_count = [_sized(4, 270)], 270
+    while bytes_count + 270 < payloads.BATCH_BYTES_MAX:
+        small.append(_sized(4 + len(small), 270))
+        bytes_count += len(small[-1].raw)
+    waiting = [*small, _sized(4 + len(small), TRANSACTION_BYTES_MAX), _sized(5 + len(small), 270)]
+    await node.runtime.intake.submit([transaction.raw for transaction in waiting], from_client=True)
+    hashes = [transaction.hash for transaction in waiting]
+    assert len(node.runtime.mempool) == len(hashes)
+    await node.receive(Kind.GET_BLOCKS, payloads.pack_get_blocks(1, 4))
+    await node.receive(Kind.GET_TRANSACTIONS, payloads.pack_hashes(hashes))
+    caps = payload_bytes_max(block_bytes_max)
+    assert [kind for _, kind, payload in node.peers.sent if len(payload) > caps[kind]] == []
+    (blocks,) = [payload for _, kind, payload in node.peers.sent if kind is Kind.BLOCKS]
+    assert len(payloads.unpack_blocks(blocks)) == (1 if block_bytes_max < 2 << 20 else 4)
+    answers = [payload for _, kind, payload in node.peers.sent if kind is Kind.TRANSACTIONS]
+    sent = [raw for answer in answers for raw in payloads.unpack_transactions(answer)]
+    assert sent == [transaction.raw for transaction in waiting]
+
+
+async def test_a_block_is_built_in_a_part_of_its_round(node: Node) -> None:
+    """After an outage the mempool may hold more than can be executed before the others' rounds are over."""
+    await node.runtime.intake.submit([transfer(nonce).raw for nonce in range(40)], from_client=True)
+    began_ms = node.now_ms
+
+    def now_ms() -> int:
+        node.now_ms += 20  # each transaction takes so long
+        return node.now_ms
+
+    node.runtime._now_ms = now_ms
+    block = node.runtime._build(consensus.Build(1, 0)).block
+    assert block is not None
+    assert 0 < len(block.transactions) < 40
+    assert node.now_ms - began_ms <= Policy().round_timeout_ms / 4 + 40
+    assert len(node.runtime.mempool) == 40  # the rest waits for the next block
 
 
 async def test_nobody_speaks_in_anothers_name(node: Node) -> None:
