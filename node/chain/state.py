@@ -78,6 +78,7 @@ class State:
         self._journal: list[tuple[dict[Any, Any], Any, Any]] = []
         self._block_read: tuple[int, list[bytes]] = (-1, [])  # the last one that `calldata` has read, with its height
         self._calldata_read: tuple[int, int, bytes] = (-1, -1, b"")
+        self.block_bytes_read = 0  # by `calldata`
 
     # Accounts
 
@@ -173,6 +174,7 @@ class State:
                 if stored is None:
                     raise LedgerError(f"block {height} is not stored")
                 self._block_read = height, unpack_stored(stored)[1]
+                self.block_bytes_read += len(stored)
             raws = self._block_read[1]
             if position >= len(raws):
                 raise LedgerError(f"block {height} has no transaction {position}")

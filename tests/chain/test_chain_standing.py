@@ -2,9 +2,11 @@
 
 import pytest
 
+from node.chain.contracts import ballots
 from node.chain.contracts.ballots import Outcome
 from node.chain.contracts.elections import ABI as ELECTIONS_ABI
 from node.chain.errors import LedgerError
+from node.chain.stored import block_key
 from tests.chain.conftest import ELECTIONS, GATEWAY, Chain, create_election, pack, word
 
 Record = tuple[bytes, bytes, int, bytes]
@@ -69,6 +71,20 @@ def test_ballots_cast_alone_are_found_again_and_compared() -> None:
     for number in (0, 1, 2, 7):
         found, ballot = chain.view(ELECTIONS, "ballotByNullifier", 1, word(number))
         assert (found, ballot[1:5]) == (True, sealed(number))
+
+
+def test_a_page_reads_a_bounded_part_of_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ballot may stand in another large block; whoever asks again behind the last gets them all."""
+    chain = Chain()
+    assert create_election(chain, 1).succeeded
+    for number in range(12):
+        cast_block(chain, [sealed(number)])
+    monkeypatch.setattr(ballots, "PAGE_READ_BYTES_MAX", 3 * len(chain.database[block_key(5)]))
+    contents: list[bytes] = []
+    while page := chain.view(ELECTIONS, "ballots", 1, len(contents), 100):
+        assert len(page) <= 5
+        contents += [ballot[4] for ballot in page]
+    assert contents == [sealed(number)[3] for number in range(12)]
 
 
 def test_calldata_that_no_block_holds_is_an_error_of_ours() -> None:

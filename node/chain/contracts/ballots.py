@@ -51,6 +51,7 @@ RECORDS_MAX = 2048
 CONTENT_BYTES_MAX = 65_536
 PAGE_MAX = 1024
 PAGE_BYTES_MAX = 4 * 1024 * 1024
+PAGE_READ_BYTES_MAX = 8 * 1024 * 1024  # of the blocks that a page is read from, which others' transactions may fill
 CAST_GAS = 30_000
 RECORD_GAS = 2_000
 _VIEW_GAS = 5_000
@@ -351,7 +352,7 @@ def _ballot_by_record_id(call: Call, id_: int, record_id: bytes) -> tuple[object
 
 
 def _ballots(call: Call, id_: int, first: int, count: int) -> tuple[object, ...]:
-    """As many as fit PAGE_MAX and PAGE_BYTES_MAX, and at least one where there is one: ask again behind the last."""
+    """As many as fit the PAGE_ limits, and at least one where there is one: ask again behind the last."""
     state = call.block.state
     election = require_election(state, id_)
     size = state.storage(ELECTIONS, election.base + LOG_SIZE)
@@ -365,6 +366,8 @@ def _ballots(call: Call, id_: int, first: int, count: int) -> tuple[object, ...]
         if page and bytes_count > PAGE_BYTES_MAX:
             break
         page.append(ballot)
+        if state.block_bytes_read > PAGE_READ_BYTES_MAX:
+            break
     return (page,)
 
 
