@@ -66,8 +66,8 @@ class LevelDB:
                 yield pair
 
     def delete(self, keys: Iterable[bytes]) -> None:
-        """Delete keys in one batch that is not synced: after a power cut they may be there again."""
-        with self._db.write_batch(transaction=True) as batch:
+        """Delete keys in one batch, synced: a log file torn by a power cut is mended only while it is the newest."""
+        with self._db.write_batch(sync=True, transaction=True) as batch:
             for key in keys:
                 batch.delete(key)
 

@@ -35,7 +35,7 @@ class Database(Protocol):
     def write(self, puts: Mapping[bytes, bytes]) -> None: ...
 
     def delete(self, keys: Iterable[bytes]) -> None:
-        """Delete keys; what a crash undoes is deleted again later."""
+        """Delete keys in one batch."""
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]: ...
 
