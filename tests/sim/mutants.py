@@ -133,6 +133,9 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         ),
         Change("node.chain.mempool:_Sender.advance", "if nonce <= self.nonce:", "if True:"),
     ),
+    "the filter is not told of new ballots": (
+        Change("node.ledger:Ledger.advance", "self._filter.add(executed.writes)", "pass"),
+    ),
     "a change of the set is ignored": (
         Change(
             "node.ledger:Ledger.advance",

@@ -131,6 +131,7 @@ class Process:
         self._spins = (0, 0)  # (simulated second, wakes in it)
         self._early: dict[int, list[tuple[bytes, Statement]]] = {}  # of heights to come: sender and statement
         self.ledger = Ledger(machine.platter.database, world.foundation.genesis, machine.overrides)
+        self._warming = self.ledger.warm()
         if machine.honest:
             world.referee.booted(machine.name, self.ledger, machine.platter.database.head_height)
         guard = self._open_guard()
@@ -262,6 +263,7 @@ class Process:
 
     def _handled(self, height: int) -> None:
         self._is_busy = False
+        next(self._warming, None)
         if self.runtime.engine.height != height:
             self._check_early()
         self.wake()
