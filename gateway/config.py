@@ -3,12 +3,12 @@
 import ipaddress
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.sets import check_overrides
 from node.chain.contracts.ballots import RECORDS_MAX
@@ -267,10 +267,11 @@ def load_config(path: Path) -> GatewayConfig:
         raise ConfigError(f"configuration {path} is not TOML: {error}") from None
     try:
         config = GatewayConfig(**document)
+    except SettingsError as error:
+        raise ConfigError(f"a variable PSEPHOS_GATEWAY_…: {error}; lists and tables are JSON") from None
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']} (found {fault.get('input')!r})"
-            for fault in error.errors()
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{_found(fault)}" for fault in error.errors()
         )
         raise ConfigError(f"configuration {path}: {faults}") from None
     folder = path.resolve().parent
@@ -285,6 +286,11 @@ def load_config(path: Path) -> GatewayConfig:
     config = config.model_copy(update={**paths, **more})
     check_exposure(config)
     return config
+
+
+def _found(fault: Mapping[str, Any]) -> str:
+    """What stands where something else should; not of API keys, where a key itself may stand in place of its hash."""
+    return "" if fault["loc"][:1] == ("api_keys",) else f" (found {fault.get('input')!r})"
 
 
 def check_exposure(config: GatewayConfig) -> None:

@@ -9,6 +9,7 @@ from node.chain.keystore import (
     KEYSTORE_BYTES_MAX,
     KeystoreError,
     looks_like_keystore,
+    looks_like_secret,
     open_keystore,
     parse_password,
 )
@@ -50,6 +51,8 @@ def read_key(path: Path, what: str, password_file: Path | None = None) -> Signin
 
 
 def _read_private(path: Path, what: str) -> bytes:
+    if looks_like_secret(path.name):
+        raise SecretError(f"{what}: expected the name of a file, and found what looks like its content")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:

@@ -3,11 +3,18 @@
 `PSEPHOS_NODE_RPC__BIND=0.0.0.0:8545` stands for `bind` in the table `[rpc]`. Paths are relative to the file's folder.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
@@ -62,6 +69,24 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
+def _host(text: str) -> str:
+    if text != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
+        raise ValueError(f"expected a host name without a port, or \"*\", not '{text}'")
+    return text.rstrip(".")
+
+
+Host = Annotated[str, AfterValidator(_host)]
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
+        raise ValueError(f"expected an origin without a path, for instance https://explorer.example, not '{text}'")
+    return text
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -109,11 +134,11 @@ class RpcConfig(_Table):
         default=False,
         description="Sign for callers with the development mnemonic's accounts; on loopback only.",
     )
-    hosts: list[str] = Field(
+    hosts: list[Host] = Field(
         default_factory=list,
-        description="Names under which callers may reach it, besides addresses and localhost; \"*\" for any.",
+        description='Names under which callers may reach it, besides addresses and localhost; "*" for any.',
     )
-    origins: list[str] = Field(
+    origins: list[Origin] = Field(
         default_factory=list, description="Web pages, by origin, that may open a WebSocket here; others may not."
     )
     limits: Limits = Field(default_factory=Limits, description="How much one caller may ask for at once.")
@@ -237,6 +262,8 @@ def load_config(path: Path) -> NodeConfig:
         raise ConfigError(f"there is no configuration file {path}; 'psephos init' writes one")
     try:
         config = NodeConfig(**values)
+    except SettingsError as error:
+        raise ConfigError(f"a variable PSEPHOS_NODE_…: {error}; lists and tables are JSON") from None
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, problem['loc'])) or 'file'} = {problem.get('input')!r}: {problem['msg']}"

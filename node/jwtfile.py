@@ -19,5 +19,7 @@ def load_or_create(path: Path) -> bytes:
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
-        raise KeyFileError(f"{path} does not hold a secret of {2 * SECRET_BYTES} hexadecimal digits")
+        raise KeyFileError(
+            f"{path} does not hold a secret of {2 * SECRET_BYTES} hexadecimal digits; without it, one is made"
+        )
     return secret

@@ -11,6 +11,7 @@ from node.chain.keystore import (
     KEYSTORE_BYTES_MAX,
     KeystoreError,
     looks_like_keystore,
+    looks_like_secret,
     open_keystore,
     parse_keystore,
     parse_password,
@@ -26,6 +27,8 @@ class KeyFileError(RuntimeError):
 
 def read_private(path: Path, what: str) -> bytes:
     """The content of a file that only its owner may read. Raises KeyFileError when it is missing or open to others."""
+    if looks_like_secret(path.name):
+        raise KeyFileError(f"{what}: expected the name of a file, and found what looks like its content")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
@@ -41,12 +44,24 @@ def read_private(path: Path, what: str) -> bytes:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a new file with mode 0600, synced. Raises FileExistsError rather than replace one."""
+    """Write a new file with mode 0600, synced with its name. Raises FileExistsError rather than replace one.
+
+    A file that cannot be written whole is taken away again: half a key would stand in the way of the next one.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def read_password(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Private keys under a password: the keystore format V3 of geth and eth-account (Web3 Secret Storage), read."""
 
 import json
+import re
 from typing import Any
 
 from node.chain.signing import SigningKey
@@ -13,6 +14,11 @@ PASSWORD_BYTES_MAX = 1024
 
 class KeystoreError(ValueError):
     """No keystore, a damaged one, or the wrong password. Never shows what is in it, nor the password."""
+
+
+def looks_like_secret(name: str) -> bool:
+    """Whether what should name a file is 32 bytes of hex, hence a secret itself: it is to be repeated nowhere."""
+    return re.fullmatch(r"(0x)?[0-9a-fA-F]{64}", name) is not None
 
 
 def looks_like_keystore(content: bytes) -> bool:

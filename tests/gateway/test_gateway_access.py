@@ -13,7 +13,7 @@ import pytest
 
 from cluster.cli import main
 from gateway.access import KEY_PREFIX, Rate, hash_api_key, new_api_key
-from gateway.config import ApiKeyConfig, ConfigError, GatewayConfig, LimitsConfig, check_exposure
+from gateway.config import ApiKeyConfig, ConfigError, GatewayConfig, LimitsConfig, check_exposure, load_config
 from gateway.server import OPERATIONS
 from serving.connections import raise_file_limit
 from tests.gateway.gateway_network import Caller, Network, until
@@ -249,3 +249,22 @@ async def test_a_busy_connection_is_not_ended_for_a_new_one(network: Network) ->
         assert {answer.status_code for answer in await asyncio.gather(*waiting)} == {200}
         for one in idle:
             one.close()
+
+
+def test_a_key_that_stands_where_its_hash_should_is_not_repeated(tmp_path: Path) -> None:
+    """What is wrong with a configuration goes to standard error, hence into a journal that others read."""
+    key, _ = new_api_key()
+    validators = '[[validators]]\nname = "v"\nrpc_url = "http://127.0.0.1:1"\n'
+    for line in (f'sha256 = "{key}"', f'key = "{key}"', f'sha256 = ["{key}"]'):
+        path = tmp_path / "gateway.toml"
+        path.write_text(f'{validators}[[api_keys]]\nname = "n"\nscopes = ["read"]\n{line}\n')
+        with pytest.raises(ConfigError, match=r"api_keys\.0") as refusal:
+            load_config(path)
+        assert key not in str(refusal.value)
+
+
+def test_a_variable_that_is_no_json_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSEPHOS_GATEWAY_VALIDATORS", "http://127.0.0.1:8001")
+    (tmp_path / "gateway.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"PSEPHOS_GATEWAY_.*validators.*lists and tables are JSON"):
+        load_config(tmp_path / "gateway.toml")

@@ -63,6 +63,8 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ('name = "a"\n[consensus]\nblock_interval_min_ms = 0\n', r"consensus\.block_interval_min_ms = 0"),
         ('name = "a"\n[p2p]\nbind = "0.0.0.0:30303"\n', "'advertise' is needed"),
         ('name = "a"\n[p2p]\nadvertise = "a host:30303"\n', "expected a host name"),
+        ('name = "a"\n[rpc]\nhosts = ["node.example:8001"]\n', "a host name without a port.*'node.example:8001'"),
+        ('name = "a"\n[rpc]\norigins = ["https://a.example/"]\n', "an origin without a path.*'https://a.example/'"),
         ("name = \n", "not TOML"),
         ('name = "line\\nbreak"\n', "name = .*1 to 64 printable characters"),
         ('name = ""\n', "name = ''.*1 to 64 printable characters"),
@@ -72,6 +74,32 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_mistakes_are_named(tmp_path: Path, text: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         load_config(write(tmp_path / "node.toml", text))
+
+
+def test_a_variable_that_is_no_json_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PSEPHOS_NODE_P2P__BOOTNODES", "http://bootnode:30300")
+    with pytest.raises(ConfigError, match=r"PSEPHOS_NODE_.*p2p.*lists and tables are JSON"):
+        load_config(write(tmp_path / "node.toml", 'name = "a"\n'))
+
+
+@pytest.mark.parametrize("prefix", ["", "0x"])
+def test_a_key_that_stands_where_its_file_should_be_named_is_not_repeated(tmp_path: Path, prefix: str) -> None:
+    key = "5eC7" * 16
+    with pytest.raises(KeyFileError, match="expected the name of a file") as refusal:
+        load_key(tmp_path / f"{prefix}{key}")
+    assert key not in str(refusal.value)
+
+
+def test_half_a_key_does_not_stand_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", fails)
+        with pytest.raises(OSError, match="No space left"):
+            create_key(tmp_path / "node.key")
+    made = create_key(tmp_path / "node.key")
+    assert load_key(tmp_path / "node.key").address == made.address
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
