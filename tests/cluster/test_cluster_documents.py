@@ -1,5 +1,6 @@
 """What people are told about settings is what the programs read."""
 
+import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from bootnode.config import BootnodeConfig
 from bootnode.config import load_config as load_bootnode
+from cluster.cli import build_parser
 from cluster.creation import create
 from cluster.network import Ports, local_network
 from gateway.config import GatewayConfig
@@ -48,6 +50,36 @@ def test_every_program_reads_what_is_written_for_it(tmp_path: Path) -> None:
     assert [validator.name for validator in gateway.validators] == [p.name for p in network.of_kind("validator")]
     for path in (gateway.genesis, gateway.key, gateway.master_secret):
         assert path.is_file()
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words behind each `psephos` in fences and code spans, up to a comment or the command's end."""
+    fences = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(fences).replace("\\\n", " ").splitlines()
+    prose = re.sub(r"^```\w*\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", prose)]
+    for line in (*lines, *spans):
+        command = re.sub(r"\s#.*|[&|;)].*|\s\d?>.*", "", line)
+        found = re.search(r"(?:^|\s)(?:\S*/bin/)?psephos\s+(\S.*)", command)
+        if found and not re.search(r"\b(git|psephos environment)\b", command):
+            yield found[1].replace("[", "").replace("]", "").split()
+
+
+def test_every_command_of_the_documents_exists() -> None:
+    """Each verb, each of its actions, and each option; what is left out or stands for something is the reader's."""
+    checked = 0
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for words in commands(document.read_text()):
+            parser, told = build_parser(), f"{document.name}: psephos {' '.join(words)}"
+            for word in words:
+                nested = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+                if word.startswith("--"):
+                    assert word.partition("=")[0] in parser._option_string_actions, told
+                elif nested and word != "…":
+                    assert word in nested[0].choices, told
+                    parser = nested[0].choices[word]
+            checked += 1
+    assert checked > 50
 
 
 def test_links_between_documents_lead_somewhere() -> None:
