@@ -250,6 +250,17 @@ class Book:
             if len(self._aliases) > self._recent_max:
                 self._aliases.popitem(last=False)
 
+    def stands_as(self, item: Item, record: Ballot) -> None:
+        """An equal ballot of the same voter stands under this record id already: the item is that record."""
+        own = item.record
+        if not isinstance(own, Ballot) or own.record_id == record.record_id:
+            return
+        if self._by_record_id.get(own.record_id) is item:
+            del self._by_record_id[own.record_id]
+        item.record = record
+        self._by_record_id.setdefault(record.record_id, item)
+        self.alias(own.record_id, item)
+
     def by_alias(self, record_id: bytes) -> Item | None:
         """The ballot that a transaction id belongs to, its own or that of an equal ballot."""
         return self._by_record_id.get(record_id) or self._aliases.get(record_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.book import Item, wait_for_ends
 from gateway.chain import Standing
-from gateway.core import Core
+from gateway.core import Conflict, Core
 from gateway.definitions import Election
 from gateway.elections import state_name
 from gateway.models import VoteBody
@@ -49,7 +49,11 @@ async def cast_votes(
 ) -> list[Casting]:
     """Make the ballots of many votes durable in one go, and wait so long for their ends; each counts on its own."""
     ids = list({vote.election_id: None for vote in votes})
-    booths = dict(zip(ids, await asyncio.gather(*(_booth(core, id_) for id_ in ids)), strict=True))
+    found = await asyncio.gather(*(_found(core, id_) for id_ in ids))
+    # All at one moment: a key that was taken before a wait may be another election's behind it.
+    booths = {
+        id_: one if isinstance(one, Problem) else _Booth(core, id_, one) for id_, one in zip(ids, found, strict=True)
+    }
     castings = []
     for vote in votes:
         casting = Casting(vote, vote.transaction_id)
@@ -70,12 +74,17 @@ async def cast_votes(
                 await core.durable(casting.item)
             except Problem as problem:
                 casting.item, casting.problem = None, problem
+        elif isinstance(casting.problem, Conflict):
+            try:
+                casting.problem = await core.stands(casting.problem)
+            except Problem as problem:
+                casting.problem = problem
     return castings
 
 
-async def _booth(core: Core, id_: int) -> "_Booth | Problem":
+async def _found(core: Core, id_: int) -> Election | Problem | None:
     try:
-        return _Booth(core, id_, await _election(core, id_))
+        return await _election(core, id_)
     except Problem as problem:
         return problem
 

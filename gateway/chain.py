@@ -19,7 +19,8 @@ from merkle.keccak import keccak256
 from node.chain.block import Header
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.anchors import SIZE_SLOT
-from node.chain.contracts.elections import ElectionState, log_slots, tally_slots
+from node.chain.contracts.elections import IDS_SLOT, ElectionState, log_slots, tally_slots
+from node.chain.contracts.layout import data_slot
 from node.chain.transaction import Transaction, decode_transaction
 from node.consensus.quorum import quorum
 
@@ -110,7 +111,8 @@ class Chain:
         name, key = ("ballotByNullifier", nullifier) if nullifier else ("ballotByRecordId", record_id)
 
         def find(block: FinalBlock, stored: Any) -> Standing:
-            return self._find_ballot(block, election, bytes(stored[1]), record_id)
+            # Whose ballot it is, is not for the witness to say where we know it.
+            return self._find_ballot(block, election, nullifier or bytes(stored[1]), record_id)
 
         return await self._stored(ELECTIONS, name, ELECTIONS_ABI.encode_call(name, election, key), find, sure)
 
@@ -148,17 +150,13 @@ class Chain:
         return list(await asyncio.gather(*(check(one) for one in stored)))
 
     async def election_page(self, first: int, count: int, known: Mapping[int, Election]) -> tuple[int, list[Election]]:
-        """How many elections there are, and those at these places in the order of creation.
-
-        Which ids there are is as one validator says; each election is proven.
-        """
-        (total,) = _decoded("electionCount", await self._view(ELECTIONS, ELECTIONS_ABI.encode_call("electionCount")))
-        if first >= total:
-            return int(total), []
-        call = ELECTIONS_ABI.encode_call("electionIds", first, count)
-        (ids,) = _decoded("electionIds", await self._view(ELECTIONS, call))
-        found = await asyncio.gather(*(self.election(id_, known.get(id_)) for id_ in ids[:count]))
-        return int(total), [election for election in found if election is not None]
+        """How many elections there are, and those at these places in the order of creation, all of it proven."""
+        header = self._follower.head.header
+        (total,) = await self._slots(header, ELECTIONS, [IDS_SLOT])
+        slots = [data_slot(IDS_SLOT) + place for place in range(first, min(first + count, total))]
+        ids = await self._slots(header, ELECTIONS, slots)
+        found = await asyncio.gather(*(self.election(id_, known.get(id_)) for id_ in ids))
+        return total, [election for election in found if election is not None]
 
     async def located(self, transaction_hash: bytes) -> tuple[FinalBlock, int] | None:
         """The checked block that includes a transaction, and its place there; None where a quorum knows none.
@@ -212,13 +210,16 @@ class Chain:
         if sender:
             call["from"] = "0x" + sender.hex()
         try:
-            return hex_bytes(await self._pool.ask("eth_call", (call, block)))
+            return await self._pool.ask("eth_call", (call, block), read=hex_bytes)
         except RpcError as error:
-            if error.code == REVERTED:
-                raise Reverted(hex_bytes(error.data)) from None
-            raise NoValidator(f"a validator refuses the call: {error}") from None
+            if error.code != REVERTED:
+                raise NoValidator(f"a validator refuses the call: {error}") from None
+            refused = error.data
+        try:
+            data = hex_bytes(refused)
         except RpcFailure as failure:
-            raise NoValidator(str(failure)) from None
+            raise NoValidator(f"a validator says that the contract refuses the call, and {failure}") from None
+        raise Reverted(data)
 
     async def _stored(
         self, to: bytes, name: str, data: bytes, find: Callable[[FinalBlock, Any], Standing], sure: bool

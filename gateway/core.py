@@ -84,7 +84,7 @@ class Core:
         self.address = plan.key.address
         self.book = Book()
         self.keeper = keeper(self._on_durable)
-        self._rpc = RpcClient(connections_max=CONNECTIONS_MAX)
+        self._rpc = RpcClient(connections_max=CONNECTIONS_MAX, hosts=len(plan.nodes))
         self.pool = Pool(
             plan.nodes,
             self._rpc,
@@ -181,10 +181,16 @@ class Core:
 
     async def cast(self, ballot: Ballot) -> Item:
         """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
-        return await self.durable(self.keep(ballot))
+        try:
+            return await self.durable(self.keep(ballot))
+        except Conflict as found:
+            raise await self.stands(found) from None
 
     def keep(self, ballot: Ballot) -> Item:
-        """As `cast`, but not durable yet: say nothing of the item before `durable` has returned it."""
+        """As `cast`, but not durable yet: say nothing of the item before `durable` has returned it.
+
+        Raises Conflict, which is to be told by `stands`, and Problem 503.
+        """
         self.touched.add(ballot.election)
         standing = self.book.ballot(ballot.nullifier)
         if standing is not None and standing.reason is None:
@@ -194,14 +200,23 @@ class Core:
             return standing
         other = self.book.ballot_by_record_id(ballot.record_id)
         if other is not None and other.reason is None:
-            raise Problem(409, "record-id-taken", "This transaction_id belongs to another voter's ballot.")
+            raise Conflict(other, "record-id-taken", "This transaction_id belongs to another voter's ballot.")
         return self._take(ballot)
+
+    async def stands(self, found: "Conflict") -> Problem:
+        """The conflict, once what stands is durable. Raises Problem 503 where it could not be kept, so nothing stands.
+
+        Else a crash between the two would leave a voter who was told of a ballot that nobody has.
+        """
+        await self.durable(found.item)
+        return found
 
     async def anchor(self, anchor: Anchor) -> tuple[Item, bool]:
         """Make an anchor durable, or find it; whether it is new. Raises Problem 409 for another root."""
         standing = self.book.anchor(anchor.batch_id)
         if standing is not None and standing.reason is None:
             if getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
+                await self.durable(standing)
                 raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
             return await self.durable(standing), False
         return await self.accept(anchor), True
@@ -278,7 +293,15 @@ def _same_ballot(record: Record, ballot: Ballot) -> bool:
     return isinstance(record, Ballot) and (record.kind, record.content) == (ballot.kind, ballot.content)
 
 
-def conflict(standing: Item) -> Problem:
+class Conflict(Problem):
+    """A 409 because of an item, which may not be durable yet."""
+
+    def __init__(self, item: Item, code: str, detail: str, **extra: object) -> None:
+        super().__init__(409, code, detail, **extra)
+        self.item = item
+
+
+def conflict(standing: Item) -> Conflict:
     """The answer to a second, different ballot of one voter: what stands, without showing what it chose."""
     record = standing.record
     shown: dict[str, object] = {"status": "pending" if standing.place is None else "confirmed"}
@@ -292,4 +315,4 @@ def conflict(standing: Item) -> Problem:
             "ballot_index": standing.index,
         }
     detail = "This voter has cast another ballot in this election; the first one stands."
-    return Problem(409, "already-cast", detail, standing=shown)
+    return Conflict(standing, "already-cast", detail, standing=shown)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway import calls
 from gateway.book import Book, Item
@@ -14,13 +14,15 @@ from gateway.chain import Chain, Standing
 from gateway.config import AnchorsConfig, BatchConfig
 from gateway.journal_format import Place
 from gateway.problems import Problem
-from gateway.records import Anchor, Ballot, Call, Record
+from gateway.records import Anchor, Ballot, Call
 from gateway.sender import Included, Parcel, Sender
 from gateway.validators import NoValidator
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome
 from node.chain.transaction import TRANSACTION_BYTES_MAX
 from serving.distribution import Distribution
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ GATHER_STRETCH_MAX = 4
 ASK_AGAIN_S = 0.3
 WOKEN_AT_ONCE = 32
 ASKING_MAX = 16  # questions after standing records at a time
+REASON_CHARS_MAX = 500  # of a refusal, which is in a validator's words and goes into the journal
 # Refusals that say something of the whole election or caller, not of one record in the batch.
 _WHOLE = ("ElectionNotOpen", "NotRegistrar", "UnknownElection", "NotGateway", "NotAllowedToCreate", "NotCreator")
 # Refusals of an anchor that no later attempt can change.
@@ -189,16 +192,22 @@ class Delivery:
         return casts is not False
 
     async def _look_for(self, election: int) -> None:
-        while True:
-            with contextlib.suppress(NoValidator, Problem):
-                async with self._asking:
-                    found = await self._make_election(election)
-                if not found:
-                    self._missing.add(election)
-                break
-            await asyncio.sleep(ASK_AGAIN_S)
+        if not await self._asked(lambda: self._make_election(election)):
+            self._missing.add(election)
         self._looking.discard(election)
         self._wake.set()
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer, asked for until there is one: records wait for it, and nobody else would ask again."""
+        while True:
+            try:
+                async with self._asking:
+                    return await ask()
+            except (NoValidator, Problem) as fault:
+                log.debug("asking again: %s", fault)
+            except Exception:
+                log.exception("what records wait for could not be asked; asking again")
+            await asyncio.sleep(ASK_AGAIN_S)
 
     def _batch(self, election: int, queue: deque[Item]) -> Parcel:
         items: list[Item] = []
@@ -255,7 +264,8 @@ class Delivery:
                 settled.append((item, Outcome.ACCEPTED, index))
                 index += 1
             elif code == Outcome.REPEATED:
-                self._spawn(self._find_standing(item))
+                assert isinstance(item.record, Ballot)  # of a batch
+                self._spawn(self._find_standing(item, item.record))
             else:
                 outcome = Outcome(code)
                 self._reject(item, f"{outcome.name}: {calls.OUTCOME_REASONS[outcome]}", outcome)
@@ -272,7 +282,7 @@ class Delivery:
         self.finality.observe(max(0, first.updated_at_ms - first.received_at_ms) / 1000, len(settled))
 
     def _reject(self, item: Item, reason: str, outcome: Outcome | None = None) -> None:
-        item.outcome, item.reason = outcome, reason
+        item.outcome, item.reason = outcome, reason[:REASON_CHARS_MAX]
         self._done(item)
         self._durability.reject(item)
         self.ends[type(item.record).__name__.lower(), outcome.name.lower() if outcome else "refused"] += 1
@@ -292,7 +302,7 @@ class Delivery:
         item.updated_at_ms = time.time_ns() // 1_000_000
         item.queued = False
         if item.attempts >= self._anchors.attempts_max:
-            item.failed = reason
+            item.failed = reason[:REASON_CHARS_MAX]
             log.warning("an anchor was refused %d times: %s", item.attempts, reason)
             item.wake()
             self.on_end(item)
@@ -310,27 +320,29 @@ class Delivery:
         item.updated_at_ms = time.time_ns() // 1_000_000
         self.enqueue([item])
 
-    async def _find_standing(self, item: Item) -> None:
-        """A record that stands already, from an earlier sending or another gateway: find where, and settle it there."""
-        while True:
-            standing: Standing | None = None
-            with contextlib.suppress(NoValidator):
-                async with self._asking:
-                    standing = await self._look_up(item.record)
-            if standing is not None:
-                break
-            await asyncio.sleep(ASK_AGAIN_S)
-        if isinstance(standing.record, Anchor) and standing.record.merkle_root != getattr(
-            item.record, "merkle_root", b""
-        ):
-            self._reject(item, "AnchorExists: the batch is anchored with another root")
-            return
+    async def _find_standing(self, item: Item, ballot: Ballot) -> None:
+        """A ballot that stands already, from an earlier sending or another gateway: find where, and settle it there."""
+
+        async def ask() -> Standing:
+            standing = await self._chain.ballot(ballot.election, nullifier=ballot.nullifier)
+            if standing is None:
+                raise NoValidator("it is in a final block, and nobody who answers knows it")
+            return standing
+
+        standing = await self._asked(ask)
+        if isinstance(standing.record, Ballot):
+            self._book.stands_as(item, standing.record)
         self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
 
-    async def _look_up(self, record: Record) -> Standing | None:
-        if isinstance(record, Ballot):
-            return await self._chain.ballot(record.election, nullifier=record.nullifier)
-        return await self._chain.anchor(record.batch_id) if isinstance(record, Anchor) else None
+    async def _find_anchor(self, item: Item, anchor: Anchor) -> None:
+        """A validator says that a batch is anchored already: find where, and judge by that. It may have lied."""
+        standing = await self._asked(lambda: self._chain.anchor(anchor.batch_id, sure=True))
+        if standing is None:
+            self._back_off(item, "a validator says that the batch is anchored, and a quorum knows no such anchor")
+        elif getattr(standing.record, "merkle_root", b"") != anchor.merkle_root:
+            self._reject(item, "AnchorExists: the batch is anchored with another root")
+        else:
+            self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
 
     async def _find_reason(self, included: Included) -> None:
         """A transaction that failed in its block: ask why, and do what that calls for."""
@@ -342,20 +354,26 @@ class Delivery:
         height = included.block.header.number
         data: bytes | None = None
         for _ in range(ATTEMPTS_MAX):
-            with contextlib.suppress(NoValidator):
+            try:
                 data = await self._chain.refusal(self._address, parcel.to, parcel.data, height)
                 break
+            except NoValidator as fault:
+                log.debug("asking again: %s", fault)
+            except Exception:
+                log.exception("why a transaction failed could not be asked")
             await asyncio.sleep(ASK_AGAIN_S)
         if data is None:
             self._retry(parcel, "it failed, and the same call passes now")
             return
         reason = calls.explain_revert(data)
-        name = reason.partition("(")[0]
-        if name == "AnchorExists":
-            await self._find_standing(parcel.items[0])
-            return
-        ballot = parcel.items[0].record
-        if name == "UnknownElection" and isinstance(ballot, Ballot) and await self._make_election(ballot.election):
+        name, record = reason.partition("(")[0], parcel.items[0].record  # the name is one validator's word
+        if name == "AnchorExists" and isinstance(record, Anchor):
+            await self._find_anchor(parcel.items[0], record)
+        elif (
+            name == "UnknownElection"
+            and isinstance(record, Ballot)
+            and await self._asked(lambda: self._make_election(record.election))
+        ):
             self._retry(parcel, reason)
         elif name in _WHOLE or len(parcel.items) == 1:
             self._reject_all(parcel, reason)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -31,16 +32,20 @@ class RpcError(RuntimeError):
 
 
 ANSWER_BYTES_MAX = 256 << 20  # 64 of the largest blocks, in hex
+MESSAGE_CHARS_MAX = 500  # of a refusal: it is logged, shown, and kept
 Request = tuple[str, Sequence[object]]
 
 log = logging.getLogger(__name__)
+
+_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 
 
 class RpcClient:
     """Posts calls and batches of calls to any URL."""
 
-    def __init__(self, *, connections_max: int) -> None:
-        self._connections_max = connections_max
+    def __init__(self, *, connections_max: int, hosts: int = 1) -> None:
+        """Of `connections_max` each of so many hosts has its part: one that does not answer takes nobody else's."""
+        self._connections_max, self._per_host_max = connections_max, max(connections_max // hosts, 2)
         self._session: aiohttp.ClientSession | None = None  # made where a loop runs
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
@@ -89,8 +94,9 @@ class RpcClient:
     def _open(self) -> aiohttp.ClientSession:
         # httpx takes 1,000 to 1,400 µs of CPU for a call of this kind, this client 180: docs/adr/0005.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections_max),
+            connector=aiohttp.TCPConnector(limit=self._connections_max, limit_per_host=self._per_host_max),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # nobody was asked to compress, and a little can be made to unfold into much
             skip_auto_headers=("Accept-Encoding", "User-Agent"),
         )
         return self._session
@@ -138,19 +144,16 @@ def _outcome(answer: dict[str, Any]) -> Any:
     if error is None:
         return answer.get("result")
     if not isinstance(error, dict):
-        return RpcError(-32603, str(error))
-    code = error.get("code")
-    return RpcError(code if type(code) is int else -32603, str(error.get("message", "")), error.get("data"))
+        return RpcError(-32603, str(error)[:MESSAGE_CHARS_MAX])
+    code, message = error.get("code"), str(error.get("message", ""))[:MESSAGE_CHARS_MAX]
+    return RpcError(code if type(code) is int else -32603, message, error.get("data"))
 
 
 def hex_int(value: object) -> int:
-    """The integer of a JSON-RPC quantity. Raises RpcFailure."""
-    if isinstance(value, str):
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
-    raise RpcFailure(f"{value!r} is no quantity")
+    """The integer of a JSON-RPC quantity of at most 256 bits. Raises RpcFailure."""
+    if isinstance(value, str) and _QUANTITY.fullmatch(value):
+        return int(value, 16)
+    raise RpcFailure(f"{str(value)[:80]!r} is no quantity")
 
 
 def hex_bytes(value: object) -> bytes:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import Any
 
 from gateway.book import Item
 from gateway.follower import Follower
@@ -12,7 +13,6 @@ from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes
 from gateway.validators import NoValidator, Pool, Validator
 from gateway.verify import FinalBlock, account_from_proof, receipt_at
 from node.chain.domain import Domain
-from node.chain.errors import PeerError
 from node.chain.receipt import Receipt, decode_receipt
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, sign_transaction
@@ -189,7 +189,7 @@ class Sender:
             self._doubt.clear()
             try:
                 nonce = await self._final_nonce()
-            except (NoValidator, RpcError, RpcFailure, PeerError) as error:
+            except NoValidator as error:
                 log.debug("the final nonce cannot be read: %s", error)
                 self._doubt.set()
             else:
@@ -199,11 +199,12 @@ class Sender:
     async def _final_nonce(self) -> int:
         header = self._follower.head.header
         parameters: tuple[object, ...] = ("0x" + self._key.address.hex(), [], hex(header.number))
-        answer = await self._pool.ask("eth_getProof", parameters)
-        if not isinstance(answer, dict) or not isinstance(answer.get("accountProof"), list):
-            raise RpcFailure("answered eth_getProof without an account proof")
-        proof = [hex_bytes(node) for node in answer["accountProof"]]
-        return account_from_proof(header.state_root, self._key.address, proof).nonce
+
+        def check(answer: Any) -> int:
+            proof = [hex_bytes(node) for node in answer["accountProof"]]
+            return account_from_proof(header.state_root, self._key.address, proof).nonce
+
+        return await self._pool.ask_checked("eth_getProof", parameters, check)
 
     def _apply_nonce(self, nonce: int) -> None:
         """Everything of ours in blocks up to the head has been handed back; what has a lower nonce still is dead."""

@@ -20,6 +20,9 @@ T = TypeVar("T")
 LAG_HEIGHTS_MAX = 5  # behind by more is degraded
 SLOW_MS = 1_000.0
 REVERTED = 3  # JSON-RPC error code of a call that a contract refused
+HEIGHT_MAX = (1 << 53) - 1
+ADDRESS_BYTES = 20
+PROBE_S_MAX = 1.0
 FAILURES_KEPT = 8  # of the last probes: one that partly fails is degraded
 
 
@@ -159,10 +162,13 @@ class Pool:
         finally:
             validator.busy -= 1
 
-    async def ask(self, method: str, parameters: Sequence[object], timeout_s: float | None = None) -> Any:
-        """The answer of the first validator that gives one. Raises NoValidator, or an RpcError when all refuse.
+    async def ask(
+        self, method: str, parameters: Sequence[object], *, read: Callable[[Any], T] = lambda answer: answer
+    ) -> T:
+        """What `read` makes of the first answer that it takes (it raises RpcFailure for one that is none).
 
-        The refusal of a contract (code 3) is an answer; any other makes the next validator the one to ask.
+        Raises NoValidator, or an RpcError when all refuse. The refusal of a contract (code 3) is an answer; any other
+        makes the next validator the one to ask.
         """
         faults = []
         refusal: RpcError | None = None
@@ -170,7 +176,7 @@ class Pool:
             if not validator.reachable and validator.probed and self.reachable_count():
                 continue
             try:
-                return await self.call(validator, method, parameters, timeout_s)
+                return read(await self.call(validator, method, parameters))
             except RpcFailure as failure:
                 faults.append(f"{validator.node.node_id}: {failure}")
             except RpcError as error:
@@ -197,16 +203,27 @@ class Pool:
         raise NoValidator(f"no validator proves an answer to {method}: " + "; ".join(faults))
 
     async def ask_all(self, method: str, parameters: Sequence[object]) -> list[Any]:
-        """The answers of all that answer, refusals as RpcError. Raises NoValidator when nobody does."""
-        calls = (self.call(validator, method, parameters) for validator in self.validators)
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException) and not isinstance(answer, (RpcFailure, RpcError)):
-                raise answer
+        """The answers of all that answer, refusals as RpcError. Raises NoValidator when nobody does.
+
+        Who did not answer lately is not waited for, unless the others' answers are no quorum.
+        """
+        rest = [one for one in self.validators if one.probed and not one.reachable]
+        answers = await self._answers([one for one in self.validators if one not in rest], method, parameters)
+        if sum(not isinstance(answer, RpcFailure) for answer in answers) < quorum(self.set_size):
+            answers += await self._answers(rest, method, parameters)
         given = [answer for answer in answers if not isinstance(answer, RpcFailure)]
         if not given:
             raise NoValidator("no validator answers: " + "; ".join(map(str, answers)))
         return given
+
+    async def _answers(self, asked: Sequence[Validator], method: str, parameters: Sequence[object]) -> list[Any]:
+        """What each of these says; RpcError and RpcFailure in place of an answer."""
+        calls = (self.call(validator, method, parameters) for validator in asked)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, (RpcFailure, RpcError)):
+                raise answer
+        return answers
 
     async def ask_quorum(self, method: str, parameters: Sequence[object]) -> list[Any]:
         """The answers of at least a quorum, refusals as RpcError. Raises NoValidator when fewer answer."""
@@ -226,14 +243,16 @@ class Pool:
         """Ask one validator how it is, and set its status."""
         begin = time.monotonic()
         try:
-            status = await self._rpc.call(validator.node.rpc_url, "poa_status", (), min(self._timeout_s, 1.0))
+            status = await self._rpc.call(validator.node.rpc_url, "poa_status", (), min(self._timeout_s, PROBE_S_MAX))
             if not isinstance(status, dict) or "height" not in status:
                 raise RpcFailure("answered poa_status with something else than a status")
             genesis_hash = hex_bytes(status.get("genesisHash"))
             if genesis_hash != self._domain.genesis_hash:
                 raise RpcFailure(f"belongs to another network (genesis 0x{genesis_hash.hex()})")
-            validator.height = hex_int(status["height"])
-            validator.address = hex_bytes(status.get("address"))
+            height, address = hex_int(status["height"]), hex_bytes(status.get("address"))
+            if height > HEIGHT_MAX or len(address) != ADDRESS_BYTES:
+                raise RpcFailure("answered poa_status with a height or an address that there cannot be")
+            validator.height, validator.address = height, address
         except RpcError as error:
             self._failed(validator, RpcFailure(f"refuses poa_status: {error}"))
             return

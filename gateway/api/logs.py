@@ -145,7 +145,10 @@ async def _by_transaction_id(request: web.Request, gateway: Gateway, election: i
     if item is not None and item.durable and isinstance(item.record, Ballot) and item.record.election == election:
         if item.pending:
             return _pending({"transaction_id": transaction_id, "election_id": show_election_id(election)})
-        record_id = item.record.record_id  # that of an equal ballot, maybe
+        if item.place is not None:  # it may stand under the record id of an equal ballot
+            standing = await gateway.chain.ballot(election, nullifier=item.record.nullifier, sure=True)
+            if standing is not None:
+                return standing
     else:
         definition = await gateway.elections.get(election)
         if definition is not None and not gateway.elections.key_fits(definition):

@@ -12,7 +12,7 @@ from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.calls import ballots_of, read_cast
 from gateway.casting import Casting, ballot_of, cast_votes, refused
-from gateway.core import warning_at
+from gateway.core import Conflict, warning_at
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
@@ -29,7 +29,10 @@ async def submit(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBody)
     ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
-    item = gateway.keep(ballot)
+    try:
+        item = gateway.keep(ballot)
+    except Conflict as found:
+        raise await gateway.stands(found) from None
     await item.wait(wait_s(request, gateway))  # only what is durable gets an end; the rest is waited for behind it
     await gateway.durable(item)
     if item.reason is not None:

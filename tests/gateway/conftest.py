@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import validators
 from gateway.api import anchors
 from gateway.disk import Disk
 from gateway.records import Ballot
@@ -127,3 +128,4 @@ def domain() -> Domain:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests share a machine: what is a matter of milliseconds in life may take seconds here."""
     monkeypatch.setattr(anchors, "LOOK_UP_S", 5.0)
+    monkeypatch.setattr(validators, "PROBE_S_MAX", 5.0)

@@ -39,6 +39,7 @@ class Front:
         self.port = 0
         self.alive = True
         self.swallows = False  # takes transactions and loses them
+        self.hangs = False  # takes calls and never answers
         self.tamper: Tamper | None = None
         self.junk: bytes | None = None  # what it answers, whatever it is asked
 
@@ -61,6 +62,8 @@ class Front:
             request.transport.abort()
             return web.Response(status=503)
         document = orjson.loads(await request.read())
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.junk is not None:
             return web.Response(body=self.junk, content_type="application/json")
         calls = document if isinstance(document, list) else [document]
@@ -189,8 +192,11 @@ class Network:
                 ValidatorConfig(name=f"validator-{n}", rpc_url=f"http://127.0.0.1:{front.port}")
                 for n, front in enumerate(self.fronts, 1)
             ),
-            rpc=RpcConfig(probe_interval_ms=50, poll_ms=300, resend_ms=150, timeout_ms=1500),
-            **{"elections": ElectionsConfig(auto_create=True)} | settings,
+            **{
+                "elections": ElectionsConfig(auto_create=True),
+                "rpc": RpcConfig(probe_interval_ms=50, poll_ms=300, resend_ms=150, timeout_ms=5000),
+            }
+            | settings,
         )
 
     @contextlib.asynccontextmanager

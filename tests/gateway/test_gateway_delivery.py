@@ -3,16 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.book import Book, Item
+from gateway.calls import ANCHORS_ABI, ELECTIONS_ABI
 from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig
 from gateway.delivery import WOKEN_AT_ONCE, Delivery
 from gateway.journal_format import Place
-from gateway.records import Anchor, Call
+from gateway.records import Anchor, Call, Record
+from gateway.sender import Parcel
+from gateway.validators import NoValidator
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome
 from tests.gateway.conftest import make_ballot
@@ -125,3 +129,87 @@ def test_what_waits_is_counted_by_election() -> None:
     book.remove(items[3])
     assert [book.pending_ballots(n) for n in range(3)] == [1, 3, 3]
     assert book.pending_count == 7
+
+
+class Told:
+    """A chain of which one validator tells why a transaction failed; a quorum knows no anchor."""
+
+    def __init__(self, reason: bytes) -> None:
+        self.reason = reason
+
+    async def refusal(self, *_: object) -> bytes:
+        return self.reason
+
+    async def anchor(self, batch_id: bytes, *, sure: bool = False) -> None:
+        assert sure, "one validator's word is not enough"
+
+
+async def failed(delivery: Delivery, items: list[Item], to: bytes) -> None:
+    """A parcel's transaction is in a final block, and failed there."""
+    block = SimpleNamespace(header=SimpleNamespace(number=7, hash=bytes(32)))
+    parcel = Parcel(to, b"data", 1_000, items)
+    delivery.on_included(
+        SimpleNamespace(  # type: ignore[arg-type]
+            parcel=parcel,
+            block=block,
+            transaction=SimpleNamespace(hash=bytes(32)),
+            receipt=SimpleNamespace(succeeded=False),
+            gas_used=1,
+        )
+    )
+
+
+def pending_items(book: Book, records: list[Record]) -> list[Item]:
+    items = [Item(record, number) for number, record in enumerate(records)]
+    for item in items:
+        book.add(item)
+    return items
+
+
+async def test_nothing_is_lost_when_nobody_can_say_whether_the_election_was_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.delivery.ASK_AGAIN_S", 0.001)
+    book = Book()
+    delivery = make_delivery(book)
+    delivery._chain = Told(ELECTIONS_ABI.revert("UnknownElection", 1).data)  # type: ignore[assignment]
+    asked: list[int] = []
+
+    async def make(election: int) -> bool:
+        asked.append(election)
+        if len(asked) < 3:
+            raise NoValidator("all are gone")
+        return False
+
+    delivery._make_election = make
+    items = pending_items(book, [make_ballot(n) for n in range(4)])
+    await failed(delivery, items, ELECTIONS)
+    await until(lambda: book.pending_count == 0, "their end is known")
+    assert {(item.reason or "").partition("(")[0] for item in items} == {"UnknownElection"}
+    assert len(asked) == 3
+    await delivery.stop()
+
+
+@pytest.mark.parametrize("kind", ["ballots", "anchor"])
+async def test_a_reason_that_somebody_made_up_leaves_no_record_behind(kind: str) -> None:
+    book = Book()
+    delivery = make_delivery(book)
+    delivery._chain = Told(ANCHORS_ABI.revert("AnchorExists", bytes(32), bytes(32)).data)  # type: ignore[assignment]
+    anchor = Anchor(b"\x01" * 32, bytes(32), 1, "")
+    items = pending_items(book, [make_ballot(n) for n in range(4)] if kind == "ballots" else [anchor])
+    await failed(delivery, items, ELECTIONS if kind == "ballots" else ANCHORS)
+    if kind == "anchor":
+        await until(lambda: items[0].attempts == 1, "it backs off")
+        assert items[0].pending, "and is tried again"
+    else:
+        again = delivery._again
+        await until(lambda: sum(len(parcel.items) for parcel in again) == 4, "all of them go again, in halves")
+    await delivery.stop()
+
+
+async def test_a_reason_is_short_whatever_a_validator_says() -> None:
+    book = Book()
+    delivery = make_delivery(book)
+    (item,) = pending_items(book, [make_ballot(1)])
+    delivery.on_refused(Parcel(ELECTIONS, b"", 1, [item]), "no " * 1_000_000)
+    assert 0 < len(item.reason or "") <= 500

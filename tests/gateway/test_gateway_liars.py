@@ -10,6 +10,8 @@ import pytest
 from eth_abi.abi import encode
 
 from gateway import elections, jsonrpc
+from gateway.records import Ballot
+from gateway.validators import NoValidator, Pool
 from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, GATEWAY_KEY
 
@@ -182,3 +184,60 @@ async def test_no_answer_is_read_without_end(network: Network, monkeypatch: pyte
         network.fronts[0].junk = b" " * (2 << 20)
         await until(lambda: not gateway.pool.validators[0].reachable, "it is given up")
         assert "more than 1048576 bytes" in (gateway.pool.validators[0].last_error or "")
+
+
+async def test_one_who_shows_another_voters_ballot_is_no_witness(network: Network) -> None:
+    """It is there, in a final block, and still not the ballot that was asked for."""
+    async with network.gateway() as (gateway, api):
+        for voter in ("ann", "bob"):
+            assert (await api.vote(voter, wait=20)).status_code == 200
+        ann, bob = (gateway.elections.key(1).nullifier(voter) for voter in ("ann", "bob"))
+        data = ABIS["Elections"].encode_call("ballotByNullifier", 1, bob)
+        asked = {"to": "0x" + ADDRESSES["Elections"].hex(), "data": "0x" + data.hex()}
+        bobs: Any = await gateway.pool.ask("eth_call", (asked, "latest"))
+        network.fronts[0].tamper = lambda method, result: bobs if method == "eth_call" else result
+        gateway.pool.validators[0].latency_ms = 0.0
+        found = await gateway.chain.ballot(1, nullifier=ann)
+        assert isinstance(found.record if found else None, Ballot)
+        assert found is not None
+        assert getattr(found.record, "nullifier", b"") == ann
+        for front in network.fronts:
+            front.tamper = network.fronts[0].tamper
+        with pytest.raises(NoValidator, match="does not hold the ballot"):
+            await gateway.chain.ballot(1, nullifier=ann)
+
+
+async def test_one_who_forges_the_nonces_proof_keeps_nobody_from_sending(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network.fronts[0].tamper = forging("eth_getProof")
+    monkeypatch.setattr(Pool, "ordered", lambda self: list(self.validators))  # the liar is always asked first
+    async with network.gateway() as (_, api):
+        assert (await api.vote("ann", wait=20)).status_code == 200
+
+
+def saying(lie: dict[str, object]) -> Any:
+    """Says this of itself."""
+    return lambda method, result: result | lie if method == "poa_status" else result
+
+
+async def test_no_height_or_address_is_believed_that_cannot_be(network: Network) -> None:
+    lies: list[dict[str, object]] = [{"height": hex(1 << 70)}, {"height": "-0x1"}, {"address": "0x" + "00" * 21}]
+    async with network.gateway() as (gateway, api):
+        for lie in lies:
+            network.fronts[0].tamper = saying(lie)
+            await until(lambda: not gateway.pool.validators[0].reachable, "it is not believed")
+            health = await api.get("/api/admin/validators/health")
+            assert health.json()["validators"][0]["status"] == "unreachable"
+            network.fronts[0].tamper = None
+            await until(lambda: gateway.pool.validators[0].reachable, "it is asked again")
+
+
+async def test_nobody_makes_up_which_elections_there_are(network: Network) -> None:
+    async with network.gateway() as (_, api):
+        assert (await api.vote("ann", wait=20)).status_code == 200
+        ids = encode(["uint256[]"], [[5, 6, 7]])
+        for front in network.fronts:
+            front.tamper = lambda method, result: "0x" + ids.hex() if method == "eth_call" else result
+        page = (await api.get("/api/elections")).json()
+        assert ([one["election_id"] for one in page["elections"]], page["total"]) == ([1], 1)
