@@ -14,6 +14,7 @@ from gateway.config import ElectionsConfig
 from gateway.definitions import Election
 from gateway.electionkeys import ElectionKeys
 from gateway.nullifier import ElectionKey
+from gateway.problems import Problem, election_exists, key_mismatch
 from gateway.records import Call
 from gateway.state import VerifiedState
 from gateway.validators import NoValidator
@@ -109,10 +110,43 @@ class Elections:
                 self._read_at.pop(oldest, None)
             self._state.elections[id_] = election
             self._read_at[id_] = asyncio.get_running_loop().time()
+            await self._erase_useless(election)
         return election
+
+    async def random_key(self, id_: int) -> ElectionKey:
+        """A random key to make an election with, durable; the same one each time.
+
+        Raises Problem 409 where the election is there with another key, or ballots wait that were taken, unseen, under
+        the shared one: they would count as other voters' under this one. Problem 503 where it cannot be kept.
+        """
+        if (made := self.keys.random(id_)) is not None:
+            return made
+        known: Election | None = None
+        with contextlib.suppress(NoValidator):
+            known = await self.get(id_)
+        if known is not None:
+            raise election_exists(id_) if self.key_fits(known) else key_mismatch()
+        if not self._book.pending_ballots(id_):
+            made = await self.keys.make(id_)
+            if not self._book.pending_ballots(id_):  # none came while the key was being written
+                return made
+            await self.keys.erase(id_)
+        detail = "Ballots of this election wait that were taken under the shared key."
+        raise Problem(409, "ballots-wait", detail)
+
+    async def _erase_useless(self, election: Election) -> None:
+        """Erase a random key that the election was not made with, unless ballots wait that were taken under it."""
+        key = self.keys.random(election.id)
+        if key is not None and key.check != election.key_check and not self._book.pending_ballots(election.id):
+            with contextlib.suppress(OSError):  # tried again at the next look
+                await self.keys.erase(election.id)
+                log.info("the random key of election %d is erased: it was made with another one", election.id)
 
     def key_fits(self, election: Election) -> bool:
         """Whether this gateway has the key that the election was made with (no check value: anybody's)."""
+        random = self.keys.random(election.id)
+        if random is not None and random.check != election.key_check:
+            return False  # ballots may wait that were taken under it, unseen: until it is erased, nothing is cast
         return election.key_check in (bytes(32), self.key(election.id).check)
 
     def casts(self, id_: int) -> bool | None:
@@ -152,7 +186,7 @@ class Elections:
         return Call(ELECTIONS, ELECTIONS_ABI.encode_call(function, id_))
 
     async def erase_old_keys(self) -> None:
-        """Erase the random keys of elections whose tallies are final, and those that no election was made with.
+        """Erase the random keys of elections whose tallies are final; looking erases those of no use, too.
 
         Looks at some of them each time, since each look may ask a validator.
         """
@@ -164,7 +198,7 @@ class Elections:
                 if election is None or key is None:  # its creation may be on its way
                     continue
                 is_over = election.state in (ElectionState.CLOSED, ElectionState.CANCELLED)
-                if is_over or election.key_check != key.check:
+                if is_over and not self._book.pending_ballots(id_):
                     await self.keys.erase(id_)
                     log.info("the random key of election %d is erased", id_)
 

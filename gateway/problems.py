@@ -73,6 +73,11 @@ def key_mismatch() -> Problem:
     return Problem(409, "key-mismatch", detail)
 
 
+def election_exists(id_: int) -> Problem:
+    """The answer to who would make another election under an id that is taken."""
+    return Problem(409, "election-exists", f"There is another election with the id {id_}.")
+
+
 def _code(name: str) -> str:
     if name.isupper():
         return name.lower().replace("_", "-")

@@ -12,7 +12,7 @@ from gateway.book import Item
 from gateway.definitions import Election
 from gateway.elections import KINDS, state_name
 from gateway.models import ElectionBody, show_election_id
-from gateway.problems import Problem, key_mismatch, refusal
+from gateway.problems import Problem, election_exists, key_mismatch, refusal
 from gateway.service import Gateway
 from node.chain.contracts.elections import ElectionState
 
@@ -55,8 +55,8 @@ async def create(request: web.Request) -> web.Response:
     """Create an election: 201 once it is final, 202 while it waits, 200 when the same one is there already."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, ElectionBody)
-    keys = gateway.elections.keys
-    key = await keys.make(body.election_id) if body.voter_key == "random" else keys.derived(body.election_id)
+    elections, id_ = gateway.elections, body.election_id
+    key = await elections.random_key(id_) if body.voter_key == "random" else elections.keys.derived(id_)
     call = gateway.elections.create_call(
         body.election_id,
         body.title,
@@ -88,7 +88,7 @@ async def _existing(gateway: Gateway, body: ElectionBody, key_check: bytes) -> w
             return answer({"status": "confirmed", **view(gateway, election)})
         if not gateway.elections.key_fits(election):
             raise key_mismatch()
-    raise Problem(409, "election-exists", f"There is another election with the id {body.election_id}.")
+    raise election_exists(body.election_id)
 
 
 def _is_wanted(election: Election, body: ElectionBody) -> bool:

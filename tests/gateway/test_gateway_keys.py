@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from gateway import electionkeys, service
-from gateway.config import GatewayConfig
+from gateway.config import ElectionsConfig, GatewayConfig
 from gateway.disk import InUse
 from gateway.electionkeys import ElectionKeys
 from gateway.problems import Problem
+from gateway.records import Ballot
 from gateway.secrets import SecretError
 from gateway.server import open_gateway
 from gateway.service import Gateway
@@ -21,6 +22,7 @@ from node.chain.genesis import genesis_document
 from node.chain.signing import SigningKey
 from tests.gateway.conftest import DOMAIN
 from tests.gateway.gateway_network import SECRET, Caller, Network, until
+from tests.rpc.rpc_harness import ADDRESSES, GATEWAY_KEY
 
 OTHER_KEY = SigningKey(bytes([21] * 32))
 RANDOM = {"election_id": 1, "title": "Lunch", "options": ["soup", "bread"], "voter_key": "random"}
@@ -58,10 +60,10 @@ async def test_a_record_is_found_by_its_record_id_after_every_loss(network: Netw
             assert (found["status"], found["block_hash"]) == ("confirmed", record["block_hash"]), name
         again = await api.vote("ann", 1, transaction_id="second", wait=20)
         assert again.status_code == 200, again.text
-        names = ("record_id", "transaction_hash", "ballot_index")
-        standing = await status(api, again.json()["transaction_hash"])
-        assert [again.json()["transaction_hash"], standing["ballot_index"]] == [record[name] for name in names[1:]]
-        assert (await status(api, "second"))["block_hash"] == record["block_hash"]
+        for name in ("record_id", "transaction_hash", "ballot_index", "block_hash"):
+            assert (again.json()[name], (await status(api, "second"))[name]) == (record[name], record[name])
+        receipt = await api.get("/api/votes/receipt", transaction_id="second", election_id=1)
+        assert receipt.status_code == 200, receipt.text
 
 
 async def test_a_random_key_casts_here_alone_and_is_erased_when_the_tally_is_final(
@@ -163,3 +165,44 @@ async def test_one_key_is_one_process(network: Network, tmp_path: Path) -> None:
     with pytest.raises(InUse, match=r"journal/LOCK is in use .* a folder of its own"):
         Gateway(config("one"), network.node.chain.genesis, OTHER_KEY, SECRET)
     await second.stop()
+
+
+async def test_ballots_taken_unseen_under_a_random_key_are_cast_under_no_other(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The election that they were for was made by somebody else meanwhile: their voters would count twice."""
+    monkeypatch.setattr(service, "SAVE_INTERVAL_S", 0.05)
+    network.kill_all()
+    async with network.gateway(elections=ElectionsConfig()) as (gateway, api):
+        await until(lambda: gateway.level() == 3, "an outage")
+        assert (await api.post("/api/elections", RANDOM, Prefer="wait=0")).status_code == 202
+        assert (await api.vote("ann", 0, transaction_id="unseen", wait=0)).status_code == 202
+        other = gateway.elections.create_call(1, "Lunch", ["soup", "bread"])
+        network.node.include(network.node.sign(GATEWAY_KEY, ADDRESSES["Elections"], other.data))
+        network.revive_all()
+        await until(lambda: gateway.book.pending_count == 0, "their ends are known", 20)
+        item = gateway.book.by_alias(gateway.elections.keys.derived(1).record_id("unseen"))
+        assert item is None, "it was taken under the random key"
+        (refused,) = [item for item in gateway.book._done if isinstance(item.record, Ballot)]
+        assert (refused.place, (refused.reason or "").partition(":")[0]) == (None, "KeyMismatch")
+        await until(lambda: not gateway.elections.keys.random_ids(), "the useless key is erased", 20)
+        assert (await api.vote("ann", 1, wait=20)).status_code == 200
+        result = (await api.get("/api/votes/results", election_id=1)).json()
+        assert [one["count"] for one in result["results"]] == [0, 1]
+
+
+async def test_no_random_key_is_made_where_ballots_wait_under_the_shared_one(network: Network) -> None:
+    network.kill_all()
+    async with network.gateway(elections=ElectionsConfig()) as (gateway, api):
+        await until(lambda: gateway.level() == 3, "an outage")
+        assert (await api.vote("ann", 0, wait=0)).status_code == 202
+        refused = await api.post("/api/elections", RANDOM, Prefer="wait=0")
+        assert (refused.status_code, refused.json()["code"]) == (409, "ballots-wait")
+        assert not gateway.elections.keys.random_ids()
+        assert (await api.post("/api/elections", RANDOM | {"voter_key": "shared"}, Prefer="wait=0")).status_code == 202
+        network.revive_all()
+        await until(lambda: gateway.book.pending_count == 0, "their ends are known", 20)
+        assert (await api.get("/api/votes/results", election_id=1)).json()["total"] == 1
+        late = await api.post("/api/elections", RANDOM, Prefer="wait=0")
+        assert (late.status_code, late.json()["code"]) == (409, "election-exists")
+        assert not gateway.elections.keys.random_ids(), "a key that nobody needs would stop all casting here"
