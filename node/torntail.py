@@ -4,15 +4,17 @@ A batch is acknowledged after its sync, so the last one may be missing, and Leve
 ends too early. On a file system where a part of it reads as zeros or as old bytes instead, LevelDB with paranoid checks
 refuses the whole database. Damage before the last batch is another matter, and stays refused.
 
-Format: github.com/google/leveldb/blob/main/doc/log_format.md.
+Formats: github.com/google/leveldb/blob/main/doc/log_format.md, and db/version_edit.cc for what a MANIFEST holds.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK_BYTES = 32_768
 _HEADER_BYTES = 7  # masked CRC-32C (u32) ‖ length (u16), both little-endian ‖ kind (u8)
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_COMPARATOR, _LOG_NUMBER = 1, 2  # tags, the first two of a version edit
 
 
 def _crc_table() -> tuple[int, ...]:
@@ -40,11 +42,13 @@ def cut_torn_tail(path: Path) -> int:
     """Cut off what the last batch of the log `path` left half-written; how many bytes were cut, 0 when it is sound.
 
     The bytes are kept beside it, in a file whose name ends in `.torn`. Nothing is cut when a batch begins after the
-    damage: that is no torn tail. Raises OSError.
+    damage: that is no torn tail. Nor where the rest of a MANIFEST names a log that is gone: LevelDB deletes one only
+    after the edit that lets it go is synced, so that edit was whole once, and without it all that the log held would be
+    missing in silence. Raises OSError.
     """
     data = path.read_bytes()
     end = torn_from(data)
-    if end is None:
+    if end is None or (path.name.startswith("MANIFEST") and not _has_log(path.parent, data[:end])):
         return 0
     path.with_name(path.name + ".torn").write_bytes(data[end:])
     with path.open("r+b") as file:
@@ -70,6 +74,48 @@ def torn_from(data: bytes) -> int | None:
         if kind in (_FULL, _LAST):
             batch = position
     return None
+
+
+def _has_log(folder: Path, manifest: bytes) -> bool:
+    """Whether the log is there from which a database with this MANIFEST reads on; 0 stands for none."""
+    number = 0
+    for edit in _records(manifest):
+        number = _log_number(edit, number)
+    return number == 0 or (folder / f"{number:06d}.log").exists()
+
+
+def _records(data: bytes) -> Iterator[bytes]:
+    """The records of a log that is sound."""
+    position, record = 0, b""
+    while (kind := _kind_at(data, position)) is not None:
+        end = position + _HEADER_BYTES + int.from_bytes(data[position + 4 : position + 6], "little")
+        part = data[position + _HEADER_BYTES : end]
+        record = part if kind in (_FULL, _FIRST) else record + part
+        if kind in (_FULL, _LAST):
+            yield record
+        room = _BLOCK_BYTES - end % _BLOCK_BYTES
+        position = end + room if room < _HEADER_BYTES else end
+
+
+def _log_number(edit: bytes, known: int) -> int:
+    """The number of the log that a version edit names; `known` where it names none."""
+    position = 0
+    if edit[:1] == bytes((_COMPARATOR,)):
+        length, position = _varint(edit, 1)
+        position += length
+    return _varint(edit, position + 1)[0] if edit[position : position + 1] == bytes((_LOG_NUMBER,)) else known
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A base-128 number, and where it ends."""
+    value = shift = 0
+    while position < len(data):
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+        if byte < 0x80:
+            break
+    return value, position
 
 
 def _kind_at(data: bytes, position: int) -> int | None:

@@ -1,6 +1,8 @@
 """A log of LevelDB with a torn tail is cut to its last whole batch; damage before that is left for a person to see."""
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,49 @@ def test_a_corrupt_middle_is_refused(written: tuple[Path, list[int]], tmp_path: 
     with pytest.raises(DatabaseError, match="is damaged"):
         LevelDB(tmp_path / "chain")
     assert log.read_bytes() == bytes(damaged)
+
+
+@pytest.fixture
+def flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A database whose first log has gone into a table, and a copy of that log."""
+    monkeypatch.setattr("node.leveldb.WRITE_BUFFER_BYTES", 1 << 16)
+    database = LevelDB(tmp_path / "origin")
+    (log,) = (tmp_path / "origin").glob("*.log")
+    os.link(log, tmp_path / log.name)
+    for number in range(12):
+        database.write({b"key %d" % number: os.urandom(10_000), b"head": b"%d" % number})
+    deadline_s = time.monotonic() + 30
+    while log.exists():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+    shutil.copytree(tmp_path / "origin", tmp_path / "chain", ignore=shutil.ignore_patterns("LOCK"))
+    database.close()
+    return tmp_path / "chain", tmp_path / log.name
+
+
+def _tear(manifest: Path) -> bytes:
+    torn = bytearray(manifest.read_bytes())
+    torn[-3] ^= 1
+    manifest.write_bytes(torn)
+    return bytes(torn)
+
+
+def test_a_manifest_is_not_cut_where_what_a_log_held_would_be_missing(flushed: tuple[Path, Path]) -> None:
+    """The log was deleted, so the edit that is damaged now had been synced: this is no torn tail."""
+    folder, _ = flushed
+    (manifest,) = folder.glob("MANIFEST-*")
+    torn = _tear(manifest)
+    with pytest.raises(DatabaseError, match="is damaged"):
+        LevelDB(folder)
+    assert manifest.read_bytes() == torn
+
+
+def test_a_torn_manifest_is_cut_while_the_log_is_there(flushed: tuple[Path, Path]) -> None:
+    folder, log = flushed
+    shutil.copy(log, folder)
+    (manifest,) = folder.glob("MANIFEST-*")
+    _tear(manifest)
+    database = LevelDB(folder)
+    assert database.get(b"head") == b"11"
+    assert all(database.get(b"key %d" % number) for number in range(12))
+    database.close()
