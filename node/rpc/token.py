@@ -37,7 +37,7 @@ def check_token(header: str | None, secret: bytes, *, now_s: float) -> None:
         raise BadToken(f"stale token: 'iat' is {now_s - issued:.0f} s old, at most {AGE_MAX_S}")
     if issued - now_s > AGE_MAX_S:
         raise BadToken(f"future token: 'iat' is {issued - now_s:.0f} s ahead, at most {AGE_MAX_S}")
-    if "exp" in claims and (expires is None or expires < now_s):
+    if claims.get("exp") is not None and (expires is None or expires < now_s):  # cast writes null for "never"
         raise BadToken("token is expired")
 
 
