@@ -1,6 +1,7 @@
 """One validator that lies about itself or the chain: it may cost a moment, and never changes what is told."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -241,3 +242,20 @@ async def test_nobody_makes_up_which_elections_there_are(network: Network) -> No
             front.tamper = lambda method, result: "0x" + ids.hex() if method == "eth_call" else result
         page = (await api.get("/api/elections")).json()
         assert ([one["election_id"] for one in page["elections"]], page["total"]) == ([1], 1)
+
+
+async def test_nobody_leaves_anchors_out_of_the_list(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with network.gateway() as (gateway, api):
+        batches = [str(uuid.uuid4()) for _ in range(3)]
+        for batch in batches:
+            made = {"batch_id": batch, "merkle_root": "ab" * 32, "product_count": 1}
+            assert (await api.post("/v1/anchor", made)).status_code == 202
+        await until(lambda: gateway.book.pending_count == 0, "all are final")
+        monkeypatch.setattr(Pool, "ordered", lambda self: list(self.validators))  # the liar is always asked first
+        nothing = "0x" + encode(["(uint256,bytes32,bytes32,uint64,string,uint64)[]"], [[]]).hex()
+        network.fronts[0].tamper = lambda method, result: nothing if method == "eth_call" else result
+        page = (await api.get("/v1/anchors")).json()
+        assert sorted(one["batch_id"] for one in page["anchors"]) == sorted(batches)
+        for front in network.fronts:
+            front.tamper = network.fronts[0].tamper
+        assert (await api.get("/v1/anchors")).status_code == 503
