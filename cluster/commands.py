@@ -8,8 +8,6 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-from rich.console import Console
-
 from cluster import status
 from cluster.cli import DEFAULT_CHAIN_ID
 from cluster.creation import create, reconfigure
@@ -31,6 +29,7 @@ from cluster.processes import STOP_GRACE_S, ProcessTable
 from cluster.supervisor import NAME as SUPERVISOR
 from cluster.supervisor import Supervisor, stop_all
 from cluster.terminal import own_foreground
+from cluster.view import make_console
 from node.chain.genesis import CHAIN_ID_MAX
 
 DEFAULT_VALIDATORS = 3
@@ -117,7 +116,7 @@ def _adjust(options: argparse.Namespace, network: Network, table: ProcessTable) 
 
 def up(options: argparse.Namespace) -> int:
     """Make the network on first use, start it, and stay with it."""
-    console = Console(highlight=False)
+    console = make_console()
     table = ProcessTable(options.data_dir)
     network = load(options.data_dir)
     if network is None:

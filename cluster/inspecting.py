@@ -13,6 +13,7 @@ from cluster.integrity import Verdict, election_ids, verify
 from cluster.network import ClusterError
 from cluster.offline import Offline, opened, progress
 from cluster.records import read_anchored, read_cast
+from cluster.view import make_console
 from node.chain.block import Block
 from node.chain.contracts import anchors, ballots, elections, validators
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(document, indent=2))
     else:
-        _show(document, Console(highlight=False))
+        _show(document, make_console())
     return 0 if verdict is None or verdict.holds else 1
 
 

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Show the processes of a network, as the options ask for it."""
     network = require(options.data_dir)
     table = ProcessTable(options.data_dir)
-    console = Console(highlight=False)
+    console = view.make_console()
     if options.interval_s <= 0:
         raise ClusterError(f"--interval-s {options.interval_s:g}: expected more than 0")
     with closing(Prober()) as prober:

@@ -12,7 +12,16 @@ from cluster.network import Network, Process
 from cluster.probe import Health
 from cluster.processes import State
 
+FILE_WIDTH = 200  # of a table that goes to a file or a program, where folded names and addresses cannot be searched
 PURPOSE = {"bootnode": "peer records", "validator": "JSON-RPC", "observer": "JSON-RPC", "gateway": "HTTP API"}
+
+
+def make_console() -> Console:
+    """The console of a table: as wide as the terminal; wide enough for every cell where there is none."""
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = FILE_WIDTH
+    return console
 
 
 def endpoints_table(network: Network, pids: Mapping[str, int]) -> Table:

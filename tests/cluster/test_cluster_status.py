@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster import status
 from cluster.cli import main
 from cluster.creation import create
 from cluster.network import Ports, local_network
@@ -78,7 +77,8 @@ def test_without_a_terminal_it_prints_once(data_dir: Path, capsys: pytest.Captur
 
 def test_in_a_terminal_it_looks_again_until_it_is_interrupted(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
-    monkeypatch.setattr(status, "Console", lambda **_: Console(file=out, force_terminal=True, width=140))
+    terminal = Console(file=out, force_terminal=True, width=140)
+    monkeypatch.setattr("cluster.view.Console", lambda **_: terminal)
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -93,3 +93,10 @@ def test_in_a_terminal_it_looks_again_until_it_is_interrupted(data_dir: Path, mo
     assert "Ctrl-C to leave" in out.getvalue()
     assert main(["status", "--data-dir", str(data_dir), "--once"]) == 0
     assert len(pauses) == 3
+
+
+def test_in_a_file_every_cell_is_on_one_line(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--data-dir", str(data_dir), "--once"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for process in ("validator-1", "validator-3", "gateway"):
+        assert sum(f"logs/{process}.log" in line and line.startswith(process) for line in lines) == 1
