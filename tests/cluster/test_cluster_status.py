@@ -95,7 +95,10 @@ def test_in_a_terminal_it_looks_again_until_it_is_interrupted(data_dir: Path, mo
     assert len(pauses) == 3
 
 
-def test_in_a_file_every_cell_is_on_one_line(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_file_every_cell_is_on_one_line(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert main(["status", "--data-dir", str(data_dir), "--once"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for process in ("validator-1", "validator-3", "gateway"):

@@ -120,7 +120,7 @@ def test_numbers_are_those_of_what_happened(watched: Watched) -> None:
     assert watched.value("validator-1", "psephos_ballots_total", outcome="accepted") == watched.value(
         "validator-1", "psephos_stored_ballots"
     )
-    assert watched.value("validator-1", "psephos_anchors_total") == 1
+    until(lambda: watched.value("validator-1", "psephos_anchors_total") == 1, 10, "the anchor is counted")
     assert watched.value("validator-1", "psephos_validators") == 3
     assert watched.value("validator-1", "psephos_rpc_seconds_count", method="poa_status")
     watched.cluster.http.post(
