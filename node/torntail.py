@@ -50,7 +50,10 @@ def cut_torn_tail(path: Path) -> int:
     end = torn_from(data)
     if end is None or (path.name.startswith("MANIFEST") and not _has_log(path.parent, data[:end])):
         return 0
-    path.with_name(path.name + ".torn").write_bytes(data[end:])
+    with path.with_name(path.name + ".torn").open("wb") as kept:
+        kept.write(data[end:])
+        kept.flush()
+        os.fsync(kept.fileno())
     with path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
