@@ -27,13 +27,13 @@ class ImpatientNode(LoneNode):
 
 
 class World:
-    """A chain of two blocks, its methods by name, and an event loop to call them in."""
+    """A chain of two blocks, its methods by name, the operators' among them, and an event loop to call them in."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.api = self.loop.run_until_complete(self._api())
-        self.names = sorted(self.api.methods)
-        self.dispatcher = Dispatcher(self.api.methods, Limits(filters_max=8))
+        self.names = sorted(self.api.operators)
+        self.dispatcher = Dispatcher(self.api.operators, Limits(filters_max=8))
 
     async def _api(self) -> Api:
         node = ImpatientNode()
