@@ -90,3 +90,15 @@ class DiskModel(RuleBasedStateMachine):
 
 TestDiskModel = DiskModel.TestCase
 TestDiskModel.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+
+
+def test_a_range_of_one_key_is_read_either_way(tmp_path: Path) -> None:
+    """The lower bound is that very key: plyvel's own reverse iterator finds nothing there."""
+    real, model = LevelDB(tmp_path / "chain"), SimDatabase()
+    for database in (real, model):
+        database.write({b"b": b"", b"d": b"1"})
+        for reverse in (False, True):
+            assert list(database.scan(b"b", b"c", reverse=reverse)) == [(b"b", b"")]
+            assert list(database.scan(b"d", b"e", reverse=reverse)) == [(b"d", b"1")]
+            assert list(database.scan(b"c", b"d", reverse=reverse)) == []
+    real.close()
