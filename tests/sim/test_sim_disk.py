@@ -55,7 +55,13 @@ class DiskModel(RuleBasedStateMachine):
         """Power goes in the middle of the last batch: the end of the newest log file is gone, or reads as zeros."""
         self.crashes += 1
         image = self.folder / f"crash {self.crashes}"
-        shutil.copytree(self.folder / "chain", image, ignore=shutil.ignore_patterns("LOCK"))
+        for attempt in range(20):
+            try:
+                shutil.copytree(self.folder / "chain", image, ignore=shutil.ignore_patterns("LOCK"))
+                break
+            except shutil.Error:  # LevelDB was just deleting a table that another has replaced
+                assert attempt < 19
+                shutil.rmtree(image)
         newest = max(image.glob("*.log"))
         data = newest.read_bytes()
         kept = max(len(data) - lost, self._synced_before(data))
