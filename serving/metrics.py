@@ -152,6 +152,7 @@ class MetricsServer:
             await asyncio.gather(self._watching, return_exceptions=True)
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # what has just been accepted gets its protocol, and with it somebody to close it
 
     async def page(self) -> bytes:
         """What a scraper reads."""

@@ -32,7 +32,7 @@ class Listener:
         self._socket: socket.socket | None = None
         self.port = bind[1]
         """The TCP port that is listened on; known after `start` when the system chooses it."""
-        self._accepting: asyncio.Task[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None  # until the next attempt, after one that failed
         self._handshakes: set[asyncio.Task[None]] = set()
         self._refusals = 0  # since the last one that was reported
         self._reported_ms: int | None = None
@@ -46,33 +46,44 @@ class Listener:
         self._socket = socket.create_server((str(address[0]), port), family=family, backlog=BACKLOG)
         self._socket.setblocking(False)
         self.port = int(self._socket.getsockname()[1])
-        self._accepting = asyncio.create_task(self._accept_forever(self._socket))
+        self._watch(self._socket)
 
     async def stop(self) -> None:
         """Listen no more, and end the handshakes that are under way."""
-        tasks = [*self._handshakes, *([self._accepting] if self._accepting else [])]
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+        await asyncio.sleep(0)  # a task that is cancelled before it began would leave its socket open
+        tasks = list(self._handshakes)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._socket is not None:
-            self._socket.close()
 
-    async def _accept_forever(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(listening)
-            except OSError as error:  # too many open files, or a connection that was gone before we took it
-                self.refused(f"cannot accept a connection: {error}")
-                await asyncio.sleep(ACCEPT_RETRY_S)
-                continue
-            if len(self._handshakes) >= self._policy.handshakes_max:
-                accepted.close()
-                self.refused(f"{len(self._handshakes)} handshakes are under way")
-                continue
-            task = asyncio.create_task(self._shake_hands(accepted))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+    def _watch(self, listening: socket.socket) -> None:
+        self._resting = None
+        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            accepted, _ = listening.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:  # too many open files, or a connection that was gone before we took it
+            self.refused(f"cannot accept a connection: {error}")
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(listening)
+            self._resting = loop.call_later(ACCEPT_RETRY_S, self._watch, listening)
+            return
+        if len(self._handshakes) >= self._policy.handshakes_max:
+            accepted.close()
+            self.refused(f"{len(self._handshakes)} handshakes are under way")
+            return
+        accepted.setblocking(False)
+        task = asyncio.create_task(self._shake_hands(accepted))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, accepted: socket.socket) -> None:
         try:

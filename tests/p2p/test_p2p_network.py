@@ -1,6 +1,7 @@
 """Networks with each other, over real sockets: sessions, messages, and what happens when a peer misbehaves or dies."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import socket
@@ -17,7 +18,18 @@ from node.p2p.framing import encode_frame
 from node.p2p.kinds import BLOCK_BYTES_MAX_DEFAULT, Kind
 from node.p2p.network import Network
 from node.p2p.session import LocalError
-from tests.p2p.conftest import DOMAIN, QUICK, Crowd, HandMadePeer, Node, client_context, hello_frame, key_of, until
+from tests.p2p.conftest import (
+    DEADLINE_S,
+    DOMAIN,
+    QUICK,
+    Crowd,
+    HandMadePeer,
+    Node,
+    client_context,
+    hello_frame,
+    key_of,
+    until,
+)
 
 
 async def pair(crowd: Crowd) -> tuple[Node, Node]:
@@ -321,6 +333,20 @@ async def test_stop_is_complete(crowd: Crowd, caplog: pytest.LogCaptureFixture) 
     assert not caplog.records
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def test_stop_at_any_turn_of_the_loop_closes_what_was_accepted(crowd: Crowd) -> None:
+    """Stopping overtakes a connection that is being accepted; an open socket would be a warning, and a failure here."""
+    for turns in range(12):
+        node = await crowd.start(1)
+        with socket.create_connection(("127.0.0.1", node.port)) as stranger:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await crowd.stop(node)
+            stranger.settimeout(DEADLINE_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(stranger.recv, 1) == b""
+    gc.collect()
 
 
 async def test_stop_with_handshakes_under_way_both_ways(crowd: Crowd) -> None:
