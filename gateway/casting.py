@@ -1,6 +1,7 @@
 """From a vote to a ballot, and from a ballot's refusal to the answer that says why."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from gateway.validators import NoValidator
 from gateway.views import record_shown
 from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
 
+_DIGITS = re.compile(r"\d{1,3}", re.ASCII)
 CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
@@ -138,11 +140,15 @@ async def _election(core: Core, id_: int) -> Election | None:
 
 
 def _choice(election: Election | None, choice: int | str | None) -> int:
-    """The option's number. Raises Problem 422."""
-    if isinstance(choice, str) and election is not None and choice in election.options:
-        return election.options.index(choice)
-    if isinstance(choice, str) and choice.isdecimal() and len(choice) <= 3:
-        choice = int(choice)
+    """The option's number. Raises Problem 422, or 503 for a name where nobody can say what the options are called."""
+    if isinstance(choice, str):
+        if election is None:  # digits may be a name, too: guessing would count the vote for another option
+            detail = "No validator can say which option has this name: send the vote again, or 'choice' as a number."
+            raise Problem(503, "no-validator", detail)
+        if choice in election.options:
+            return election.options.index(choice)
+        if _DIGITS.fullmatch(choice) and not any(option.isdecimal() for option in election.options):
+            choice = int(choice)
     last = (len(election.options) if election is not None else 64) - 1
     if not isinstance(choice, int) or not 0 <= choice <= last:
         raise Problem(422, "choice-outside", f"'choice' is an option's number from 0 to {last}, or an option's name.")

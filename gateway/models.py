@@ -69,7 +69,12 @@ class VoteBody(_Body):
 
     voter_id: Annotated[TextId, Field(description="1 to 256 bytes in UTF-8; never leaves the gateway")]
     election_id: ElectionId
-    choice: Annotated[int | str | None, Field(description="the option's number, from 0, or its name")] = None
+    choice: Annotated[
+        int | str | None,
+        Field(
+            description="the option's number, from 0, or its name (digits in a string: a name, where any is called so)"
+        ),
+    ] = None
     encrypted_vote: Annotated[
         str | None, Field(min_length=1, max_length=CONTENT_BYTES_MAX, description="any text of at most 65,536 bytes")
     ] = None
