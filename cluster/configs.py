@@ -4,7 +4,7 @@ import json
 import os
 
 from cluster.network import LOCAL, Network, Process
-from node.rpc.hosts import is_address
+from serving.hosts import is_address
 
 METRICS_PORT = 9700  # of the first process on a host
 

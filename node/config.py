@@ -21,6 +21,7 @@ from node.consensus.events import Policy
 from node.p2p import endpoint
 from node.pruning import KEEP_MIN
 from node.rpc.limits import Limits
+from serving.hosts import parse_host
 from serving.logs import Format, Level
 
 
@@ -69,13 +70,7 @@ def _name(text: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
-def _host(text: str) -> str:
-    if text != "*" and not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", text):
-        raise ValueError(f"expected a host name without a port, or \"*\", not '{text}'")
-    return text.rstrip(".")
-
-
-Host = Annotated[str, AfterValidator(_host)]
+Host = Annotated[str, AfterValidator(parse_host)]
 
 
 def _origin(text: str) -> str:

@@ -10,7 +10,6 @@ from aiohttp import WSCloseCode, web
 from node.rpc import jsonrpc
 from node.rpc.api import Api
 from node.rpc.dispatch import Dispatcher
-from node.rpc.hosts import is_allowed
 from node.rpc.jsonrpc import RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Method, methods_of
@@ -19,6 +18,7 @@ from node.rpc.token import SCHEME, BadToken, check_token
 from node.rpc.websocket import Connection
 from serving.connections import ConnectionGuard
 from serving.distribution import Calls
+from serving.hosts import Hosts
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
 
 JSON = "application/json"
@@ -58,7 +58,7 @@ class Listener:
         self._api = api
         self._methods = methods
         self._limits = limits
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = Hosts(hosts)
         self._origins = frozenset(origins)
         self._secret = secret
         self._elsewhere = frozenset(elsewhere)
@@ -117,7 +117,7 @@ class Listener:
         REQUEST_ID.set(read_request_id(request.headers.get(REQUEST_ID_HEADER)))
         connection = self._guard.begin(request)
         try:
-            if not is_allowed(request.headers.get("Host"), self._hosts):
+            if not self._hosts.allow(request.headers.get("Host")):
                 shown = request.headers["Host"][:200]
                 return refusal(403, f"invalid host specified: the setting 'hosts' of [rpc] does not list {shown!r}")
             if self._secret is not None:

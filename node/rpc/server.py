@@ -9,11 +9,11 @@ from aiohttp import web
 from node.rpc.api import Api
 from node.rpc.dev_accounts import DevAccounts, dev_accounts
 from node.rpc.hexes import data
-from node.rpc.hosts import is_loopback
 from node.rpc.limits import Limits
 from node.rpc.listener import Listener, json_response
 from node.rpc.ports import NodePort
 from serving.distribution import Calls
+from serving.hosts import is_loopback
 
 logger = logging.getLogger(__name__)
 

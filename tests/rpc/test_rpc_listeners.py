@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from node.jwtfile import load_or_create
 from node.keyfile import KeyFileError
 from node.rpc import jsonrpc
-from node.rpc.hosts import host_of, is_allowed
 from node.rpc.limits import Limits
 from node.rpc.server import Operators, RpcServer
 from node.rpc.token import BadToken, check_token, make_token
@@ -171,30 +170,6 @@ async def test_a_node_signs_for_callers_only_where_both_listeners_are_on_loopbac
 
 
 # -- names -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("header", "host"),
-    [
-        ("localhost", "localhost"),
-        ("LocalHost:8001", "localhost"),
-        ("Node.Example.:80", "node.example"),
-        ("127.0.0.1:8001", "127.0.0.1"),
-        ("[::1]:8001", "::1"),
-        ("[::1]", "::1"),
-        ("", ""),
-    ],
-)
-def test_the_name_in_a_host_header(header: str, host: str) -> None:
-    assert host_of(header) == host
-
-
-def test_addresses_and_listed_names_are_answered_and_no_others() -> None:
-    for header in (None, "", "localhost:1", "127.0.0.1", "10.0.0.7:8001", "[fe80::1]:80", "validator-1:8001"):
-        assert is_allowed(header, {"validator-1"})
-    for header in ("evil.example", "localhost.evil.example", "validator-1.evil.example", "127.0.0.1.nip.io", "[evil]"):
-        assert not is_allowed(header, {"validator-1"})
-        assert is_allowed(header, {"*"})
 
 
 async def test_a_page_whose_name_was_turned_to_this_address_is_refused(server_url: str, operators_url: str) -> None:
