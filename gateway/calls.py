@@ -17,7 +17,6 @@ _CAST_BATCH = ELECTIONS_ABI.functions["castBatch"].id
 _CAST = ELECTIONS_ABI.functions["cast"].id
 _BALLOTS_CAST = ELECTIONS_ABI.events["BallotsCast"].id
 _ANCHOR = ANCHORS_ABI.functions["anchor"].id
-_ANCHOR_OF = ANCHORS_ABI.functions["anchorOf"].id
 _ANCHORED = ANCHORS_ABI.events["Anchored"].id
 _BYTES_GAS = 16  # of a non-zero byte of calldata (EIP-2028)
 _BASE_GAS = 21_000
@@ -58,11 +57,6 @@ def anchor_call(anchor: Anchor) -> bytes:
     words = anchor.leaf_count, 4 * 32, len(algorithm)
     packed = b"".join(word.to_bytes(32, "big") for word in words)
     return _ANCHOR + anchor.batch_id + anchor.merkle_root + packed + algorithm + bytes(-len(algorithm) % 32)
-
-
-def anchor_of_call(batch_id: bytes) -> bytes:
-    """Calldata of `anchorOf(bytes32)`."""
-    return _ANCHOR_OF + batch_id
 
 
 def read_cast(receipt: Receipt) -> Cast | None:

@@ -17,12 +17,13 @@ from node.rpc.hexes import data, quantity
 from node.rpc.jsonrpc import SERVER_ERROR, RpcError
 from node.rpc.methods import BadValue, Kind, Param, optional, rpc, shown
 from node.rpc.pacing import Pace
-from node.rpc.params import BLOCK, COUNT, DATA, HASH, LATEST, QUANTITY, BlockRef
+from node.rpc.params import BLOCK, COUNT, DATA, HASH, LATEST, QUANTITY, BlockRef, array_of
 from node.rpc.ports import NodePort
-from node.rpc.results import STRING, list_of, record
+from node.rpc.results import STRING, list_of, nullable, record
 from node.rpc.views import View
 
 LEAVES_MAX = 1_024
+IDS_MAX = 1_024
 LEAVES_BYTES_MAX = 4 << 20
 CHANGES_MAX = 256
 ANCHORS_NAME: Final = "anchors"
@@ -146,6 +147,24 @@ class ProofMethods:
             page.append({"index": quantity(index), "blockNumber": quantity(number), "leaf": data(leaf)})
             await pace.breathe()
         return page
+
+    @rpc(
+        "poa_getLogIndexes",
+        _LOG,
+        Param("ids", array_of(HASH, IDS_MAX), "Nullifiers of an election; batch ids of anchors."),
+        _BLOCK,
+        result=list_of(nullable(QUANTITY)),
+    )
+    async def indexes(self, name: LogName, ids: list[bytes], ref: BlockRef) -> list[str | None]:
+        """Where entries stand in a log, in the order of their ids; null for those that it does not hold."""
+        log = self._open(name, ref)
+        pace = Pace()
+        found: list[str | None] = []
+        for id_ in ids:
+            entry = flatlog.entry(log.state, log.number, id_, log.size)
+            found.append(None if entry is None else quantity(entry[0]))
+            await pace.breathe()
+        return found
 
     @rpc(
         "poa_getValidatorChanges",

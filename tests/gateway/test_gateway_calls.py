@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import calls
-from gateway.jsonrpc import Request, RpcError, RpcFailure
+from gateway.jsonrpc import RpcError, RpcFailure
 from gateway.lookups import AnchorLookups
 from gateway.records import Anchor
-from gateway.validators import REVERTED, Pool
+from gateway.validators import Pool
 
 words = st.binary(min_size=32, max_size=32)
 ascii_text = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=64)
@@ -22,31 +22,29 @@ ascii_text = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size
 def test_an_anchors_calldata_is_that_of_the_abi(batch: bytes, root: bytes, count: int, algorithm: str) -> None:
     expected = calls.ANCHORS_ABI.encode_call("anchor", batch, root, count, algorithm)
     assert calls.anchor_call(Anchor(batch, root, count, algorithm)) == expected
-    assert calls.anchor_of_call(batch) == calls.ANCHORS_ABI.encode_call("anchorOf", batch)
 
 
 class FakePool:
-    """Validators that hold the anchors of some batches; those that are down do not answer."""
+    """Validators that hold the anchors of some batches; faults: an error, or True for an answer that fits nothing."""
 
-    def __init__(self, anchored: set[bytes], down: Sequence[bool] = (False,)) -> None:
+    def __init__(self, anchored: set[bytes], faults: Sequence[Exception | bool] = (False,)) -> None:
         self.anchored = anchored
-        self.validators = [SimpleNamespace(reachable=True, probed=True, down=one) for one in down]
+        self.validators = [SimpleNamespace(reachable=True, probed=True, fault=one) for one in faults]
         self.asked: list[int] = []
 
     def ordered(self) -> list[Any]:
         return self.validators
 
-    async def batch(self, validator: Any, requests: Sequence[Request]) -> list[Any]:
-        self.asked.append(len(requests))
+    async def call(self, validator: Any, method: str, parameters: Sequence[Any]) -> Any:
+        log, ids = parameters
+        assert (method, log) == ("poa_getLogIndexes", "anchors")
+        self.asked.append(len(ids))
         await asyncio.sleep(0)
-        if validator.down:
-            raise RpcFailure("no answer")
-        return [self._answer(bytes.fromhex(cast(dict[str, str], request[1][0])["data"][10:])) for request in requests]
-
-    def _answer(self, batch_id: bytes) -> Any:
-        if batch_id == b"\xee" * 32:
-            return RpcError(REVERTED, "reverted")
-        return "0x" + (batch_id in self.anchored).to_bytes(32, "big").hex() + "00" * 32
+        if isinstance(validator.fault, Exception):
+            raise validator.fault
+        if validator.fault:
+            return ["0x0"] * (len(ids) + 1)  # more than was asked
+        return ["0x7" if bytes.fromhex(id_[2:]) in self.anchored else None for id_ in ids]
 
 
 def lookups_of(pool: FakePool) -> AnchorLookups:
@@ -57,18 +55,19 @@ async def test_questions_that_come_together_go_in_few_calls_and_each_gets_its_an
     batches = [number.to_bytes(32, "big") for number in range(600)]
     pool = FakePool(set(batches[::3]))
     lookups = lookups_of(pool)
-    told = await asyncio.gather(*(lookups.is_told(batch) for batch in [*batches, batches[0], b"\xee" * 32]))
-    assert told == [number % 3 == 0 for number in range(600)] + [True, False]
+    told = await asyncio.gather(*(lookups.is_told(batch) for batch in [*batches, batches[0]]))
+    assert told == [number % 3 == 0 for number in range(600)] + [True]
     assert len(pool.asked) <= 3
-    assert sum(pool.asked) == 601, "nothing is asked twice"
+    assert sum(pool.asked) == 600, "nothing is asked twice"
 
 
 async def test_the_next_validator_is_asked_and_where_none_answers_nobody_knows() -> None:
     batch = b"\x01" * 32
-    pool = FakePool({batch}, down=(True, False))
+    faults = RpcFailure("no answer"), RpcError(-32601, "the method does not exist"), True
+    pool = FakePool({batch}, faults=(*faults, False))
     assert await lookups_of(pool).is_told(batch) is True
-    assert pool.asked == [1, 1]
-    assert await lookups_of(FakePool({batch}, down=(True, True))).is_told(batch) is None
+    assert pool.asked == [1, 1, 1, 1]
+    assert await lookups_of(FakePool({batch}, faults)).is_told(batch) is None
 
 
 async def test_who_loses_patience_takes_the_answer_from_nobody_else() -> None:

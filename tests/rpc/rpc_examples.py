@@ -60,6 +60,7 @@ def examples(node: LoneNode) -> list[tuple[str, list[Any]]]:
         ("poa_getLogProof", [1, 0]),
         ("poa_getLogConsistency", [1, 0]),
         ("poa_getLogLeaves", [1, 0, 5]),
+        ("poa_getLogIndexes", [1, ["0x" + bytes(32).hex(), "0x" + bytes(31).hex() + "01"]]),
         ("poa_getValidatorChanges", [0]),
         ("eth_newFilter", [{"fromBlock": "0x0"}]),
         ("eth_uninstallFilter", ["0x1"]),

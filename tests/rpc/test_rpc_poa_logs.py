@@ -110,10 +110,24 @@ async def test_leaves_are_capped_in_bytes(rpc: Caller, node: LoneNode, monkeypat
     assert len(await rpc("poa_getLogLeaves", 1, 4, 5)) == 1
 
 
+async def test_indexes_are_found_by_ids_as_of_every_height(rpc: Caller, grown: dict[int, int]) -> None:
+    ids = [number.to_bytes(32, "big") for number in (0, 1, 2, 69, 70, 199, 200)]
+    for height, size in grown.items():
+        expected = [hex(number) if (number := int.from_bytes(id_, "big")) < size else None for id_ in ids]
+        assert await rpc("poa_getLogIndexes", 7, ["0x" + id_.hex() for id_ in ids], hex(height)) == expected
+    assert await rpc("poa_getLogIndexes", "anchors", ["0x" + ids[0].hex()]) == [None]
+    assert await rpc("poa_getLogIndexes", "anchors", []) == []
+
+
 async def test_anchors_are_a_log_of_their_own(rpc: Caller, node: LoneNode) -> None:
     for number in range(1, 6):
         anchor(node, number)
     head = await rpc("poa_getLog", "anchors")
+    assert await rpc("poa_getLogIndexes", "anchors", ["0x" + n.to_bytes(32, "big").hex() for n in (3, 9, 1)]) == [
+        "0x2",
+        None,
+        "0x0",
+    ]
     leaves = [raw(item["leaf"]) for item in await rpc("poa_getLogLeaves", "anchors", 0, 10)]
     expected = [
         anchors.leaf(node.chain.domain, n.to_bytes(32, "big"), bytes([n]) * 32, n, b"rfc6962-sha256")
