@@ -162,7 +162,7 @@ class Sender:
             self._forget(sent)
             self._floor = max(self._floor, sent.transaction.nonce + 1)
             if sent.parcel.items:
-                receipt = decode_receipt(block.receipts[position])
+                receipt = decode_receipt(block.receipts[position], is_certified=True)
                 self._on_included(Included(sent.parcel, sent.transaction, block, position, receipt))
         if self._doubt_at_next_block or self.oldest_age_s() > STALLED_S:
             self._doubt_at_next_block = False

@@ -44,8 +44,11 @@ def make_receipt(type_: int, succeeded: bool, cumulative_gas_used: int, event_lo
     return Receipt(type_, succeeded, cumulative_gas_used, tuple(event_logs), bloom)
 
 
-def decode_receipt(data: bytes) -> Receipt:
-    """The receipt of its consensus encoding. Raises InvalidBlock when malformed or when the bloom does not fit."""
+def decode_receipt(data: bytes, *, is_certified: bool = False) -> Receipt:
+    """The receipt of its consensus encoding. Raises InvalidBlock when malformed or when the bloom does not fit.
+
+    `is_certified`: it has been checked against the root of a certified header, so its bloom need not be made again.
+    """
     try:
         kind = data[0] if data and data[0] < 0x80 else 0
         fields = rlp.decode(data[1:] if kind else data)
@@ -56,7 +59,10 @@ def decode_receipt(data: bytes) -> Receipt:
             raise rlp.RlpError("a receipt's logs are a list")
         event_logs = [_log(log) for log in logs]
         succeeded = bool(rlp.decode_int(status, bits_max=8))
-        receipt = make_receipt(kind, succeeded, rlp.decode_int(gas, bits_max=64), event_logs)
+        gas_used = rlp.decode_int(gas, bits_max=64)
+        if is_certified and isinstance(bloom, bytes):
+            return Receipt(kind, succeeded, gas_used, tuple(event_logs), bloom)
+        receipt = make_receipt(kind, succeeded, gas_used, event_logs)
         if receipt.bloom != bloom or receipt.encoded() != data:
             raise rlp.RlpError("a receipt's bloom or encoding is not canonical")
     except rlp.RlpError as error:

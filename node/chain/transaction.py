@@ -212,12 +212,33 @@ def sign_transaction(
     max_priority_fee_per_gas: int = 0,
     access_list: Sequence[tuple[bytes, Sequence[bytes]]] = (),
 ) -> Transaction:
-    """Make and sign an EIP-1559 transaction. Amounts are in wei; `to` has 20 bytes."""
+    """Make and sign an EIP-1559 transaction. Amounts are in wei; `to` has 20 bytes. Raises InvalidTransaction."""
     numbers = (chain_id, nonce, max_priority_fee_per_gas, max_fee_per_gas, gas_limit)
     accesses: list[rlp.Item] = [[address, list(slots)] for address, slots in access_list]
     fields: list[rlp.Item] = [*map(rlp.encode_int, numbers), to, rlp.encode_int(value), data, accesses]
-    signature = key.sign(keccak256(b"\x02" + rlp.encode(fields)))
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
-    transaction = decode_transaction(b"\x02" + rlp.encode([*fields, *map(rlp.encode_int, (signature[64], r, s))]))
-    transaction.remember_sender(key.address)
-    return transaction
+    unsigned = b"".join(map(rlp.encode, fields))
+    signing_hash = keccak256(b"\x02" + rlp.encode_list((unsigned,)))
+    signature = key.sign(signing_hash)
+    items = (signature[64:].lstrip(b"\0"), signature[:32].lstrip(b"\0"), signature[32:64].lstrip(b"\0"))
+    raw = b"\x02" + rlp.encode_list((unsigned, *map(rlp.encode, items)))
+    if max(numbers) >> 64 or value >> 256 or len(to) not in (0, 20) or access_list or len(raw) > TRANSACTION_BYTES_MAX:
+        transaction = decode_transaction(raw)  # which refuses what nobody would take
+        transaction.remember_sender(key.address)
+        return transaction
+    return Transaction(
+        type=2,
+        chain_id=chain_id,
+        nonce=nonce,
+        max_priority_fee_per_gas=max_priority_fee_per_gas,
+        max_fee_per_gas=max_fee_per_gas,
+        gas_limit=gas_limit,
+        to=to,
+        value=value,
+        data=data,
+        access_list=(),
+        signature=signature,
+        signing_hash=signing_hash,
+        raw=raw,
+        hash=keccak256(raw),
+        _sender=key.address,
+    )

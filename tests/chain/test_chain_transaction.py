@@ -1,5 +1,6 @@
 """Transactions against EIP-155's example, eth-account's signatures and the `rlp` library."""
 
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -107,8 +108,8 @@ def test_signs_as_eth_account_does(data: st.DataObject, secret: bytes, access_li
         "to": data.draw(st.binary(min_size=20, max_size=20)),
         "value": data.draw(wei),
         "data": data.draw(st.binary(max_size=80)),
-        "max_fee_per_gas": data.draw(wei),
-        "max_priority_fee_per_gas": data.draw(wei),
+        "max_fee_per_gas": data.draw(uint64 | wei),
+        "max_priority_fee_per_gas": data.draw(uint64 | wei),
     }
     transaction = sign_transaction(SigningKey(secret), **fields, access_list=access_list)
     request = {
@@ -127,7 +128,9 @@ def test_signs_as_eth_account_does(data: st.DataObject, secret: bytes, access_li
         ],
     }
     assert transaction.raw == bytes(Account.sign_transaction(request, secret).raw_transaction)
-    assert transaction.sender == SigningKey(secret).address == decode_transaction(transaction.raw).sender
+    decoded = decode_transaction(transaction.raw)
+    assert transaction.sender == SigningKey(secret).address == decoded.sender
+    assert astuple(transaction) == astuple(decoded), "what was signed is what everybody else decodes"
 
 
 def mutated_legacy(index: int, value: Any) -> bytes:
