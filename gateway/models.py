@@ -4,12 +4,13 @@ import re
 import uuid
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from node.chain.contracts.ballots import CONTENT_BYTES_MAX
 
 VOTES_MAX = 1_000
 ELECTION_ID_MAX = (1 << 256) - 1
+ELECTION_ID_EXPECTED = "a whole number from 0 to 2^256 - 1, as decimal digits in a string where it is above 2^64 - 1"
 _JSON_SAFE_MAX = (1 << 53) - 1
 _DECIMAL = re.compile(r"\d{1,78}", re.ASCII)
 
@@ -19,7 +20,7 @@ def parse_election_id(value: Any) -> int:
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= ELECTION_ID_MAX:
-        raise ValueError("an election id is a whole number from 0 to 2^256 - 1, or its decimal digits as a string")
+        raise ValueError(f"expected {ELECTION_ID_EXPECTED}")
     return value
 
 
@@ -32,7 +33,7 @@ def _text_id(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError("expected a string or an integer")
+        raise ValueError("expected a string, or a whole number of 64 bits")
     return value
 
 
@@ -46,6 +47,22 @@ _RootIn = Annotated[str, Field(pattern="^(0x)?[0-9a-fA-F]{64}$")]
 
 ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input_type=_ElectionIdIn)]
 TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=_TextIdIn)]
+
+
+def parse_batch_id(text: str) -> uuid.UUID:
+    """The UUID of a batch id. Raises ValueError."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise ValueError("expected a UUID") from None
+
+
+def _batch_id(text: str) -> str:
+    parse_batch_id(text)
+    return text
+
+
+BatchId = Annotated[str, AfterValidator(_batch_id), Field(description="a UUID", json_schema_extra={"format": "uuid"})]
 
 
 class _Body(BaseModel):
@@ -88,11 +105,10 @@ class VoteBody(_Body):
             raise ValueError("give either 'choice' (an open ballot) or 'encrypted_vote' (a sealed one)")
         if isinstance(self.choice, bool):
             raise ValueError("'choice' is an option's number or name, not true or false")
-        if (
-            self.encrypted_vote is not None
-            and not 0 < len(self.encrypted_vote.encode(errors="replace")) <= CONTENT_BYTES_MAX
-        ):
-            raise ValueError(f"'encrypted_vote' has 1 to {CONTENT_BYTES_MAX} bytes in UTF-8")
+        if self.encrypted_vote is not None:
+            size = len(self.encrypted_vote.encode(errors="replace"))
+            if not 0 < size <= CONTENT_BYTES_MAX:
+                raise ValueError(f"'encrypted_vote' has {size} bytes in UTF-8, expected 1 to {CONTENT_BYTES_MAX}")
         return self
 
 
@@ -138,7 +154,7 @@ class ElectionBody(_Body):
 class AnchorBody(_Body):
     """A Merkle root to keep."""
 
-    batch_id: Annotated[str, Field(description="a UUID", json_schema_extra={"format": "uuid"})]
+    batch_id: BatchId
     merkle_root: Annotated[
         str, Field(pattern=r"^[0-9a-fA-F]{64}$"), BeforeValidator(_root, json_schema_input_type=_RootIn)
     ]
@@ -147,16 +163,3 @@ class AnchorBody(_Body):
     callback_url: Annotated[
         str | None, Field(max_length=2048, description="told of the end by a signed POST; its host must be allowed")
     ] = None
-
-    @model_validator(mode="after")
-    def _checks(self) -> "AnchorBody":
-        parse_batch_id(self.batch_id)
-        return self
-
-
-def parse_batch_id(text: str) -> uuid.UUID:
-    """The UUID of a batch id. Raises ValueError."""
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        raise ValueError(f"batch id {text[:64]!r} is no UUID") from None

@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway import answers
 from gateway.anchorage import STATUSES, BadCursor, anchor_id, job_id, status_of, view
 from gateway.api.common import GATEWAY, answer, number_of, read_body
+from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.chain import Standing
 from gateway.models import AnchorBody, parse_batch_id
@@ -71,10 +72,11 @@ def _receipt(batch: uuid.UUID, anchor: Anchor, status: str) -> dict[str, Any]:
 
 def uuid_in(request: web.Request, name: str) -> uuid.UUID:
     """A UUID of the path. Raises Problem 422."""
+    text = request.match_info[name]
     try:
-        return parse_batch_id(request.match_info[name])
-    except ValueError as error:
-        raise Problem(422, "not-valid", f"{error}.") from None
+        return parse_batch_id(text)
+    except ValueError:
+        raise not_valid(name, text, "a UUID") from None
 
 
 async def show(request: web.Request) -> web.Response:
@@ -117,7 +119,7 @@ async def listing(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     status = request.query.get("status")
     if status is not None and status not in STATUSES:
-        raise Problem(422, "not-valid", f"status is one of {', '.join(STATUSES)}.")
+        raise not_valid("status", status, f"one of {', '.join(STATUSES)}")
     limit = number_of(request, "limit", default=20, least=1, most=PAGE_MAX)
     try:
         entries, cursor = await gateway.anchorage.page(status, request.query.get("cursor"), limit)

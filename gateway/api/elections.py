@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, number_of, read_body, wait_s
+from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import Item
 from gateway.definitions import Election
@@ -108,7 +109,7 @@ async def listing(request: web.Request) -> web.Response:
     limit = number_of(request, "limit", default=20, least=1, most=PAGE_MAX)
     cursor = request.query.get("cursor", "0")
     if not _CURSOR.fullmatch(cursor):
-        raise Problem(422, "not-valid", "cursor is what `next_cursor` of a page said.")
+        raise not_valid("cursor", cursor, "what `next_cursor` of a page said")
     first = int(cursor)
     gateway = request.app[GATEWAY]
     total, found = await gateway.elections.page(first, limit)

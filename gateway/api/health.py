@@ -4,8 +4,8 @@ from aiohttp import web
 
 from gateway import answers
 from gateway.api.common import GATEWAY, answer
+from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
-from gateway.problems import Problem
 from gateway.service import LEVELS
 
 
@@ -21,7 +21,7 @@ async def ready(request: web.Request) -> web.Response:
     level = gateway.level()
     text = request.query.get("max_level", "4")
     if text not in ("1", "2", "3", "4"):
-        raise Problem(422, "not-valid", "max_level is 1, 2, 3 or 4.")
+        raise not_valid("max_level", text, "1, 2, 3 or 4")
     head = gateway.follower.head.header
     shown = {
         "ready": level <= int(text),

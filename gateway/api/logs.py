@@ -6,10 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
+from gateway.api.anchors import uuid_in
 from gateway.api.common import GATEWAY, answer, election_id_of
+from gateway.api.faults import not_valid
 from gateway.chain import Standing
 from gateway.logs import LEAVES_MAX, Logs, OutOfRange, UnknownBlock, UnknownLog
-from gateway.models import parse_batch_id, show_election_id
+from gateway.models import show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem, key_mismatch
 from gateway.receipt import Receipt, head_document, receipt_document, without_record
@@ -107,10 +109,11 @@ async def ballot_receipt(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     election = election_id_of(request.query.get("election_id"))
     checkpoint = _checkpoint(request)
+    place = _hash(request, "transaction_hash"), _optional_number(request, "ballot_index")
     if "transaction_id" in request.query:
         standing = await _by_transaction_id(request, gateway, election)
     else:
-        standing = await _by_place(request, gateway, election)
+        standing = await _by_place(request, election, *place)
     if isinstance(standing, web.Response):
         return standing
     receipt = await request.app[LOGS].receipt(standing, checkpoint=checkpoint)
@@ -120,10 +123,7 @@ async def ballot_receipt(request: web.Request) -> web.Response:
 async def anchor_receipt(request: web.Request) -> web.Response:
     """The receipt of an anchor."""
     gateway = request.app[GATEWAY]
-    try:
-        batch = parse_batch_id(request.match_info["batch_id"])
-    except ValueError as error:
-        raise Problem(422, "not-valid", f"{error}.") from None
+    batch = uuid_in(request, "batch_id")
     checkpoint = _checkpoint(request)
     key = batch.bytes + bytes(16)
     item = gateway.book.anchor(key)
@@ -159,12 +159,11 @@ async def _by_transaction_id(request: web.Request, gateway: Gateway, election: i
     return standing
 
 
-async def _by_place(request: web.Request, gateway: Gateway, election: int) -> Standing:
-    transaction_hash = _hash(request, "transaction_hash")
-    if transaction_hash is None:
+async def _by_place(request: web.Request, election: int, transaction_hash: bytes | None, index: int | None) -> Standing:
+    if transaction_hash is None or index is None:
         detail = "Give 'transaction_id', or 'transaction_hash' and 'ballot_index'."
         raise Problem(400, "missing-parameter", detail)
-    standing = await request.app[LOGS].ballot_at(election, transaction_hash, _number(request, "ballot_index"))
+    standing = await request.app[LOGS].ballot_at(election, transaction_hash, index)
     if standing is None:
         raise Problem(404, "unknown-ballot", "No final transaction with this hash cast this ballot.")
     return standing
@@ -210,7 +209,7 @@ def _optional_number(request: web.Request, name: str) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise Problem(422, "not-valid", f"{name}: expected a whole number from 0 on.")
+        raise not_valid(name, text, "a whole number from 0 on")
     return int(text)
 
 
@@ -223,7 +222,7 @@ def _hash(request: web.Request, name: str) -> bytes | None:
     if text is None:
         return None
     if not _HASH.fullmatch(text):
-        raise Problem(422, "not-valid", f"{name}: expected 64 hex digits.")
+        raise not_valid(name, text, "64 hex digits")
     return bytes.fromhex(text.removeprefix("0x"))
 
 

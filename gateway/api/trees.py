@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.api.common import GATEWAY, answer, read_body
-from gateway.models import parse_batch_id
+from gateway.models import BatchId, parse_batch_id
 from gateway.problems import Problem
 from gateway.product import mismatch, steps_for
 from gateway.receipt import InvalidReceipt, Receipt, parse
@@ -68,7 +68,7 @@ class ProofBody(_Body):
     tree_size: Annotated[int | None, Field(ge=1, lt=1 << 53)] = None
     proof: Annotated[list[StepBody] | list[Hash], Field(max_length=trees.STEPS_MAX)]
     root: Hash | None = None
-    batch_id: Annotated[str | None, Field(description="a UUID")] = None
+    batch_id: BatchId | None = None
     anchor_receipt: dict[str, Any] | None = None
     algorithm: AlgorithmName = "rfc6962-sha256"
 
@@ -78,8 +78,6 @@ class ProofBody(_Body):
             raise ValueError("give 'leaf', 'leaf_hash' or 'product_id'")
         if self.root is None and self.batch_id is None and self.anchor_receipt is None:
             raise ValueError("give 'root', 'batch_id' or 'anchor_receipt'")
-        if self.batch_id is not None:
-            parse_batch_id(self.batch_id)
         plain = any(isinstance(step, str) for step in self.proof)
         if (plain or not self.proof) and (self.index is None or self.tree_size is None):
             raise ValueError("a proof without positions needs 'index' and 'tree_size'")

@@ -10,6 +10,7 @@ from gateway import answers
 from gateway.anchorage import view
 from gateway.api.anchors import BATCH_PATH, uuid_in
 from gateway.api.common import GATEWAY, answer, read_body, wait_s
+from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.audit import Audit, Busy
 from gateway.logs import Logs
@@ -107,7 +108,7 @@ def _wanted_root(request: web.Request) -> bytes | None:
     if text is None:
         return None
     if not _ROOT.fullmatch(text):
-        raise Problem(422, "not-valid", "merkle_root has 64 hex digits.")
+        raise not_valid("merkle_root", text, "64 hex digits")
     return bytes.fromhex(text.removeprefix("0x"))
 
 
@@ -116,7 +117,7 @@ async def verify_transaction(request: web.Request) -> web.Response:
     gateway = request.app[GATEWAY]
     text = request.match_info["tx_id"]
     if not _HASH.fullmatch(text):
-        raise Problem(422, "not-valid", "A transaction's id is its hash: 64 hex digits, with or without 0x.")
+        raise not_valid("tx_id", text, "a transaction's hash: 64 hex digits, with or without 0x")
     transaction_hash = bytes.fromhex(text.removeprefix("0x"))
     located = await gateway.chain.located(transaction_hash)
     if located is None:
