@@ -1,6 +1,7 @@
 """Gets transactions into blocks: nonces, the same bytes to every validator, sending again, signing anew."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 from gateway.book import Item
 from gateway.follower import Follower
 from gateway.jsonrpc import RpcError, RpcFailure, hex_bytes
+from gateway.lane import Lane
 from gateway.validators import NoValidator, Pool, Validator
 from gateway.verify import FinalBlock, account_from_proof, receipt_at
 from node.chain.domain import Domain
@@ -22,8 +24,8 @@ log = logging.getLogger(__name__)
 
 POST_BYTES_MAX = 4 << 20
 POST_COUNT_MAX = 500
-RESEND_S_MAX = 30.0
 BUSY_PAUSE_S = 0.3
+GATHER_S = 0.01  # after a post of several: where many come, few posts carry them, each of which costs as much as three
 STALLED_S = 5.0
 _TRANSIENT_CODES = (-32603, -32005, -32029)  # internal error; limit exceeded
 
@@ -57,14 +59,12 @@ class Included:
 
 @dataclass(eq=False, slots=True)
 class _Sent:
-    """A signed transaction that is not final. `again_at` says when each validator that has it is told again."""
+    """A signed transaction that is not final."""
 
     parcel: Parcel
     transaction: Transaction
     signed_at: float
     text: str  # the transaction as JSON-RPC takes it: made once for all validators
-    again_at: dict[Validator, float] = field(default_factory=dict)
-    interval_s: dict[Validator, float] = field(default_factory=dict)
     refused: dict[Validator, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,6 @@ class Sender:
     ) -> None:
         self._key, self._domain = key, domain
         self._pool, self._follower = pool, follower
-        self._resend_s = resend_s
         self._in_flight_max, self._bytes_max = in_flight_max, in_flight_bytes_max
         self._on_included, self._on_refused = on_included, on_refused
         self._in_flight: dict[int, _Sent] = {}
@@ -102,6 +101,7 @@ class Sender:
         self._doubt = asyncio.Event()
         self._doubt_at_next_block = False
         self._wakes = {validator: asyncio.Event() for validator in pool.validators}
+        self._lanes: dict[Validator, Lane[_Sent]] = {validator: Lane(resend_s) for validator in pool.validators}
         self._tasks: list[asyncio.Task[None]] = []
         self.roomier = asyncio.Event()  # set when something left the flight
 
@@ -151,7 +151,9 @@ class Sender:
         self._in_flight[nonce] = sent
         self._by_raw[transaction.raw] = sent
         self._bytes += len(transaction.raw)
-        self._wake_all()
+        for validator, lane in self._lanes.items():
+            lane.put(sent)
+            self._wakes[validator].set()
 
     def on_block(self, block: FinalBlock) -> None:
         """Hand back what a checked block includes."""
@@ -176,11 +178,9 @@ class Sender:
         del self._in_flight[sent.transaction.nonce]
         del self._by_raw[sent.transaction.raw]
         self._bytes -= len(sent.transaction.raw)
+        for lane in self._lanes.values():
+            lane.forget(sent)
         self.roomier.set()
-
-    def _wake_all(self) -> None:
-        for wake in self._wakes.values():
-            wake.set()
 
     async def _settle_doubts(self) -> None:
         """Read the final nonce, proven, whenever it is unclear, and sign anew what can no longer be included."""
@@ -230,75 +230,58 @@ class Sender:
 
     async def _push(self, validator: Validator) -> None:
         """Keep one validator supplied with everything in flight."""
-        wake, loop = self._wakes[validator], asyncio.get_running_loop()
+        wake, lane, loop = self._wakes[validator], self._lanes[validator], asyncio.get_running_loop()
         while True:
             if validator.probed and not validator.reachable:
-                self._forget_deliveries(validator)
+                lane.restart(self._in_flight.values())
                 await self._pool.changed()
                 continue
             now = loop.time()
-            due = self._due(validator, now)
+            due = lane.due(self._in_flight, now, count_max=POST_COUNT_MAX, bytes_max=POST_BYTES_MAX)
             if not due:
                 wake.clear()
-                next_s = min((sent.again_at.get(validator, now) for sent in self._in_flight.values()), default=now + 60)
-                try:
-                    async with asyncio.timeout(max(next_s - now, 0.01)):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(lane.next_s(now) - now, 0.01)):
                         await wake.wait()
-                except TimeoutError:
-                    pass
                 continue
             try:
                 calls = [("eth_sendRawTransaction", (sent.text,)) for sent in due]
                 answers = await self._pool.batch(validator, calls)
             except RpcFailure as failure:
                 log.debug("%s: %s", validator.node.node_id, failure)
-                self._forget_deliveries(validator)
+                lane.restart(self._in_flight.values())
                 await asyncio.sleep(BUSY_PAUSE_S)
                 continue
+            now = loop.time()
             for sent, answer in zip(due, answers, strict=True):
-                self._note_answer(validator, sent, answer, loop.time())
-
-    def _due(self, validator: Validator, now: float) -> list[_Sent]:
-        """What this validator should be told now, in the order of nonces, in a portion."""
-        due: list[_Sent] = []
-        size = 0
-        for sent in self._in_flight.values():
-            if sent.again_at.get(validator, now) > now:
-                continue
-            size += len(sent.transaction.raw)
-            if due and (size > POST_BYTES_MAX or len(due) >= POST_COUNT_MAX):
-                break
-            due.append(sent)
-        due.sort(key=lambda sent: sent.transaction.nonce)
-        return due
-
-    def _forget_deliveries(self, validator: Validator) -> None:
-        """What a validator held it may have lost."""
-        for sent in self._in_flight.values():
-            sent.again_at.pop(validator, None)
-            sent.interval_s.pop(validator, None)
+                self._note_answer(validator, sent, answer, now)
+            if len(due) > 1:
+                await asyncio.sleep(GATHER_S)
 
     def _note_answer(self, validator: Validator, sent: _Sent, answer: object, now: float) -> None:
-        interval_s = sent.interval_s.get(validator, self._resend_s)
-        sent.interval_s[validator] = min(interval_s * 2, RESEND_S_MAX)
-        sent.again_at[validator] = now + interval_s
-        if not isinstance(answer, RpcError) or answer.message.startswith("already known"):
+        taken = not isinstance(answer, RpcError) or answer.message.startswith("already known")
+        if taken:
             for item in sent.parcel.items:
                 item.taken_by = item.taken_by or validator.node.node_id
+        if self._in_flight.get(sent.transaction.nonce) is not sent:
+            return  # final, or given up, meanwhile
+        pause_s: float | None = None
+        if taken or not isinstance(answer, RpcError):
+            pass
         elif answer.message.startswith("nonce too low"):
             self._doubt.set()  # it is in a block that we have not seen yet, or another transaction has its nonce
         elif "underpriced" in answer.message:
             self._doubt_at_next_block = True  # another one with its nonce waits there, from before a restart
         elif answer.code in _TRANSIENT_CODES or answer.message.startswith(("txpool is full", "nonce too high")):
-            sent.again_at[validator] = now + BUSY_PAUSE_S
+            pause_s = BUSY_PAUSE_S
         else:
             sent.refused[validator] = answer.message
             if len(sent.refused) >= quorum(self._pool.set_size):
                 self._refuse(sent, answer.message)
+                return
+        self._lanes[validator].sent_at(sent, now, pause_s)
 
     def _refuse(self, sent: _Sent, reason: str) -> None:
-        if self._in_flight.get(sent.transaction.nonce) is not sent:
-            return
         self._forget(sent)
         heappush(self._holes, sent.transaction.nonce)
         if sent.parcel.items:

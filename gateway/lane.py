@@ -1,0 +1,96 @@
+"""What one validator is still to be told: what was never sent to it, and what is not final long after it was; pure."""
+
+from collections.abc import Iterable, Mapping
+from heapq import heappop, heappush
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+RESEND_S_MAX = 30.0
+
+
+class _Signed(Protocol):
+    @property
+    def nonce(self) -> int: ...
+    @property
+    def hash(self) -> bytes: ...
+    @property
+    def raw(self) -> bytes: ...
+
+
+class Flying(Protocol):
+    """A signed transaction that is not final."""
+
+    @property
+    def transaction(self) -> _Signed: ...
+
+
+class _Again(NamedTuple):
+    """When to send a transaction again; by hash, since the bytes of one that is final by then are not to be kept."""
+
+    at_s: float
+    nonce: int
+    hash: bytes
+
+
+F = TypeVar("F", bound=Flying)
+
+
+class Lane(Generic[F]):
+    """Taking out what is due costs as much as there is due, however much is in flight."""
+
+    def __init__(self, resend_s: float) -> None:
+        """`resend_s`: seconds after which the same transaction is sent again, for the first time."""
+        self._resend_s = resend_s
+        self._fresh: dict[bytes, F] = {}  # by hash, in the order in which they were signed
+        self._again: list[_Again] = []  # a heap
+        self._intervals_s: dict[bytes, float] = {}  # of those that were sent again, by hash
+
+    def put(self, sent: F) -> None:
+        """One more to be sent."""
+        self._fresh[sent.transaction.hash] = sent
+
+    def forget(self, sent: F) -> None:
+        """It is not in flight any more."""
+        self._fresh.pop(sent.transaction.hash, None)
+        self._intervals_s.pop(sent.transaction.hash, None)
+
+    def restart(self, in_flight: Iterable[F]) -> None:
+        """The validator may have lost whatever it held: all that is in flight is to be sent once more."""
+        self._fresh = {sent.transaction.hash: sent for sent in in_flight}
+        self._again.clear()
+        self._intervals_s.clear()
+
+    def due(self, in_flight: Mapping[int, F], now_s: float, *, count_max: int, bytes_max: int) -> list[F]:
+        """Take out what is to be sent now, in the order of nonces, in a portion; at least one where anything is due.
+
+        Each has to come back by `sent_at`, or with the others by `restart`.
+        """
+        while self._again and self._again[0].at_s <= now_s:
+            again = heappop(self._again)
+            sent = in_flight.get(again.nonce)
+            if sent is not None and sent.transaction.hash == again.hash:
+                self._fresh.setdefault(again.hash, sent)
+        portion: list[F] = []
+        size = 0
+        for sent in self._fresh.values():
+            size += len(sent.transaction.raw)
+            if portion and (size > bytes_max or len(portion) >= count_max):
+                break
+            portion.append(sent)
+        for sent in portion:
+            del self._fresh[sent.transaction.hash]
+        portion.sort(key=lambda sent: sent.transaction.nonce)
+        return portion
+
+    def sent_at(self, sent: F, now_s: float, pause_s: float | None = None) -> None:
+        """The validator has answered: send it again after `pause_s`, or after twice as long as the last time."""
+        transaction = sent.transaction
+        interval_s = self._intervals_s.get(transaction.hash, self._resend_s)
+        self._intervals_s[transaction.hash] = min(interval_s * 2, RESEND_S_MAX)
+        at_s = now_s + (interval_s if pause_s is None else pause_s)
+        heappush(self._again, _Again(at_s, transaction.nonce, transaction.hash))
+
+    def next_s(self, now_s: float) -> float:
+        """When something is due, unless something new comes first."""
+        if self._fresh:
+            return now_s
+        return self._again[0].at_s if self._again else now_s + 60
