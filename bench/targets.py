@@ -1,29 +1,46 @@
-"""Every figure that has a target, five runs each, in one table: `python -m bench.targets` (`make bench-targets`).
+"""Every figure that has a target, medians of runs, in one table: `python -m bench.targets` (`make bench-targets`).
 
-Each row is a command line, shown beside it, so that one can be run alone. JSON of every run, and pictures, are left in
-build/targets.
+Each row is a command line, shown beside it, so that one can be run alone. The runs are interleaved: each row once, then
+each again, so that a change of the machine meets all alike, and an interruption leaves something of each. JSON, output
+and pictures of every run are left in build/targets.
 """
 
 import argparse
 import json
 import os
+import signal
+import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from bench import tables
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "targets"
 REPORT = ROOT / "bench" / "targets.md"
+TABLE_BEGINS, TABLE_ENDS = "<!-- the table: make bench-targets ARGS=--write -->", "<!-- the table ends -->"
+HEADINGS = ("work", "target", "median", "least – most", "met", "runs", "command")
 RUNS = 5
+LONG_RUNS = 3  # of what takes minutes
+RUN_WITHIN_S, STOP_WITHIN_S = 900.0, 30.0
+SHARE_MIN = 0.005  # of the records: less, and some benchmark has nothing to measure
+OTHERS_CORES = 0.15  # more than this, and somebody else was at work on the machine
+SAID_CHARACTERS = 300
 MEGABYTE = 1e6
+
+
+class Failed(RuntimeError):
+    """Why a run gave no figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One figure: how it is found in a document's medians, and its bound."""
+    """One figure: how it is found in what a run told, and its bound."""
 
     what: str
     figure: Callable[[dict[str, Any]], float]
@@ -38,12 +55,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command, and the targets that its figures are held against."""
+    """One command, and the targets that its figures are held against; `runs`: no more than so many of it."""
 
     name: str
     command: tuple[str, ...]
     targets: tuple[Target, ...]
     plots: bool = True
+    runs: int = RUNS
+
+
+@dataclass(slots=True)
+class Found:
+    """What came of a row's runs: the figures of those that worked, why others did not, and how long each took."""
+
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    left_out: int = 0
+    took_s: list[float] = field(default_factory=list)
 
 
 def _rate(figures: dict[str, Any]) -> float:
@@ -102,13 +130,11 @@ ROWS = (
         "catch-up-ballots",
         bench("catch-up", "--of", "ballots", "--count", "400000"),
         (Target("catch-up of a wiped validator, ballots", _rate, 20_000, True, "/s"),),
-        plots=False,
     ),
     Row(
         "catch-up-transactions",
         bench("catch-up", "--of", "transactions", "--count", "100000"),
         (Target("catch-up of a wiped validator, transactions", _rate, 8_000, True, "/s"),),
-        plots=False,
     ),
     Row(
         "latency",
@@ -147,24 +173,53 @@ ROWS = (
             ),
             Target("start of a validator at 2,000,000 ballots", lambda f: f["start_s"], 3.0, False, " s"),
         ),
-        plots=False,
+        runs=LONG_RUNS,
     ),
 )
 
 
-def measure(row: Row, runs: int) -> dict[str, Any] | None:
-    """Run a row's command; the medians that it wrote, None when it failed."""
-    told = OUT / f"{row.name}.json"
+def scaled(row: Row, share: float) -> Row:
+    """The same row with this share of its records."""
+    words = list(row.command)
+    at = words.index("--count") + 1
+    words[at] = str(int(int(words[at]) * share))
+    return replace(row, command=tuple(words))
+
+
+def run_once(row: Row, number: int) -> dict[str, Any]:
+    """One run of a row's command; what it told. Raises Failed."""
+    told, log = OUT / f"{row.name}-{number}.json", OUT / f"{row.name}-{number}.log"
     told.unlink(missing_ok=True)
-    command = [sys.executable, *row.command, "--runs", str(runs), "--json", str(told)]
-    command += ["--plot", str(OUT / f"{row.name}.png")] if row.plots else []
+    command = [sys.executable, *row.command, "--runs", "1", "--json", str(told)]
+    command += ["--plot", str(OUT / f"{row.name}-{number}.png")] if row.plots else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
-    if done.returncode or not told.is_file():
-        return None
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            code = child.wait(RUN_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"not over after {RUN_WITHIN_S:.0f} s") from None
+        finally:
+            _stop(child)
+    if code or not told.is_file():
+        said = " ".join(log.read_text(errors="replace").split())
+        raise Failed(f"exit code {code}: {said[-SAID_CHARACTERS:]}")
     document: dict[str, Any] = json.loads(told.read_text())
-    medians: dict[str, Any] = document.get("median", document)
-    return medians
+    figures: dict[str, Any] = document.get("median", document)
+    return figures
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    """End a run that was given up, as Ctrl-C would: it takes its network down."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        try:
+            child.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def shown(value: float, unit: str) -> str:
@@ -172,42 +227,145 @@ def shown(value: float, unit: str) -> str:
     return f"{value:,.0f}{unit}" if abs(value) >= 20 else f"{value:.2f}{unit}"
 
 
-def lines_of(row: Row, medians: dict[str, Any] | None, runs: int) -> Iterator[str]:
-    """The table's lines of a row."""
+def values_of(target: Target, figures: Sequence[dict[str, Any]]) -> list[float]:
+    """The target's figure of each run that has it."""
+    values = []
+    for one in figures:
+        try:
+            values.append(target.figure(one))
+        except (KeyError, TypeError):
+            continue
+    return values
+
+
+def lines_of(row: Row, found: Found, before: Mapping[str, str]) -> Iterator[str]:
+    """The table's lines of a row; `before`: lines of an earlier table, which stay where nothing was measured."""
+    command = " ".join(row.command).replace("-P -m cluster", "psephos").replace("-m bench.peers", "bench.peers")
     for target in row.targets:
         wanted = f"{'≥' if target.at_least else '≤'} {shown(target.bound, target.unit)}"
+        values = values_of(target, found.figures)
+        if not values:
+            empty = tables.row([target.what, wanted, "not measured", "", "–", "0", f"`{command}`"])
+            yield before.get(target.what, empty)
+            continue
+        middle = statistics.median(values)
+        bounds = f"{shown(min(values), '')} – {shown(max(values), target.unit)}"
+        verdict = "✓" if target.is_met(middle) else "✗"
+        runs = f"{len(values)} on {tables.today()}"
+        cells = [target.what, wanted, f"**{shown(middle, target.unit)}**", bounds, verdict, runs, f"`{command}`"]
+        yield tables.row(cells)
+
+
+def remarks_of(row: Row, found: Found, runs: int) -> Iterator[str]:
+    """What a reader must know to believe a row's figures."""
+    if row.runs < runs and found.figures:
+        yield f"{row.name}: {row.runs} runs, since one takes {statistics.median(found.took_s) / 60:.0f} minutes."
+    if found.left_out:
+        yield f"{row.name}: {found.left_out} runs were left out, since the time was up."
+    yield from (f"{row.name}: {failure}" for failure in found.failures)
+    limited = sum(bool(one.get("generator_was_limit")) for one in found.figures)
+    if limited:
+        yield f"{row.name}: the generator was the limit in {limited} of {len(found.figures)} runs."
+    others = [one["machine"]["others_cores"] for one in found.figures if "machine" in one]
+    if others and statistics.median(others) > OTHERS_CORES:
+        yield f"{row.name}: something else used {statistics.median(others):.2f} cores meanwhile: figures are too low."
+
+
+def earlier_lines(path: Path) -> dict[str, str]:
+    """The lines of the table that a file has now, by their first cell."""
+    lines = tables.between(path, TABLE_BEGINS, TABLE_ENDS).splitlines()
+    return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ") and line.count("|") > 2}
+
+
+def text_of(found: Mapping[str, Found], rows: Sequence[Row], runs: int, where: str, before: Mapping[str, str]) -> str:
+    """The table, what must be said of it, and the machine."""
+    lines = [tables.row(HEADINGS), "|" + "---|" * len(HEADINGS)]
+    remarks: list[str] = []
+    for row in rows:
+        lines += lines_of(row, found.get(row.name, Found()), before)
+        remarks += remarks_of(row, found.get(row.name, Found()), runs)
+    return "\n".join([*lines, "", where, "", *(f"- {' '.join(remark.split())}" for remark in remarks)]).strip()
+
+
+class Session:
+    """Runs of several rows, one after the other; `tell` is called with what was found after each."""
+
+    def __init__(self, rows: Sequence[Row], runs: int, ends_s: float, tell: Callable[[], None]) -> None:
+        """`ends_s`: of time.monotonic; no run begins that would last beyond it."""
+        self._ends_s, self._tell = ends_s, tell
+        self._left = [row for number in range(runs) for row in rows if number < row.runs]
+        self._count = len(self._left)
+        self._again: set[str] = set()
+        self.found = {row.name: Found() for row in rows}
+
+    def run(self) -> None:
+        """All runs; one that failed is tried again at the end, once for each row."""
+        while self._left:
+            row = self._left.pop(0)
+            found = self.found[row.name]
+            if time.monotonic() + max(found.took_s, default=0.0) > self._ends_s:
+                found.left_out += 1
+                continue
+            self._one(row, found)
+            self._tell()
+
+    def _one(self, row: Row, found: Found) -> None:
+        number = len(found.took_s) + 1
+        print(f"{time.strftime('%H:%M:%S')} {self._count - len(self._left)} of {self._count}: {row.name} …", flush=True)
+        began_s = time.monotonic()
         try:
-            value = None if medians is None else target.figure(medians)
-        except (KeyError, TypeError):
-            value = None
-        found = "not measured" if value is None else shown(value, target.unit)
-        verdict = "–" if value is None else "✓" if target.is_met(value) else "✗"
-        command = " ".join(row.command).replace("-P -m cluster", "psephos").replace("-m bench.peers", "bench.peers")
-        yield f"| {target.what} | {wanted} | **{found}** | {verdict} | `{command} --runs {runs}` |"
+            figures = run_once(row, number)
+        except Failed as failure:
+            found.failures.append(f"run {number}: {failure}")
+            print(f"  ✗ {failure}", flush=True)
+            if row.name not in self._again:
+                self._again.add(row.name)
+                self._left.append(row)
+                self._count += 1
+        else:
+            found.figures.append(figures)
+            told = [f"{shown(value, target.unit)}" for target in row.targets for value in values_of(target, [figures])]
+            print(f"  {', '.join(told)}", end="", flush=True)
+        found.took_s.append(time.monotonic() - began_s)
+        print(f"  ({found.took_s[-1]:.0f} s; {self._left_s() / 60:.0f} minutes left)", flush=True)
+
+    def _left_s(self) -> float:
+        """How long the rest takes, if each lasts as its row's runs did, or as any other's where there was none."""
+        known = {name: statistics.median(found.took_s) for name, found in self.found.items() if found.took_s}
+        typical = statistics.median(known.values())
+        return sum(known.get(row.name, typical) for row in self._left)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when every target is met."""
+    """The exit code: 0 when every figure was measured, met or not."""
     parser = argparse.ArgumentParser(description="every figure that has a target")
     parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help=f"medians of so many (default: {RUNS})")
     parser.add_argument("--only", action="append", choices=[row.name for row in ROWS], help="this row; once for each")
-    parser.add_argument("--write", action="store_true", help="write bench/targets.md")
+    parser.add_argument("--share", type=float, default=1.0, metavar="X", help="this share of the records: a quick look")
+    parser.add_argument(
+        "--within", type=float, default=45.0, metavar="MIN", help="begin nothing that would last longer"
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into bench/targets.md, after each run")
     options = parser.parse_args(arguments)
+    if options.runs < 1 or not SHARE_MIN <= options.share <= 1:
+        parser.error(f"--runs from 1; --share from {SHARE_MIN:g} to 1")
     OUT.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    for row in ROWS:
-        if not options.only or row.name in options.only:
-            lines += lines_of(row, measure(row, options.runs), options.runs)
-    text = "\n".join(["| work | target | median | | command |", "|---|---|---|---|---|", *lines, ""])
-    print("\n" + text)
-    if options.write:
-        cores = len(os.sched_getaffinity(0))
-        head = (
-            f"# Figures\n\nMedians of {options.runs} runs, each on a fresh network of three validators and a gateway, "
-        )
-        head += f"generator included, on {cores} cores. Made by `make bench-targets ARGS=--write`.\n\n"
-        REPORT.write_text(head + text)
-    return 0 if all("| ✓ |" in line for line in lines) else 1
+    every = ROWS if options.share == 1 else tuple(scaled(row, options.share) for row in ROWS)
+    rows = [row for row in every if not options.only or row.name in options.only]
+    where, before = tables.machine_line(), earlier_lines(REPORT) if options.write else {}
+    shown_rows = every if options.write else rows
+
+    def tell() -> None:
+        if options.write:
+            tables.put(REPORT, TABLE_BEGINS, TABLE_ENDS, text())
+
+    def text() -> str:
+        return text_of(session.found, shown_rows, options.runs, where, before)
+
+    session = Session(rows, options.runs, time.monotonic() + 60 * options.within, tell)
+    session.run()
+    print("\n" + text())
+    return 0 if all(values_of(target, session.found[row.name].figures) for row in rows for target in row.targets) else 1
 
 
 if __name__ == "__main__":

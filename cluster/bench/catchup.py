@@ -94,12 +94,14 @@ async def _catch_up(bed: Testbed, count: int) -> dict[str, Any]:
     identity = table.start(victim)
     caller = Caller(victim.url, timeout_s=5.0)
     answers_s, height, moved = 0.0, -1, began
+    heights = [(0.0, 0)]
     while height < head:
         try:
             seen = int(await caller.call("eth_blockNumber"), 16)
             answers_s = answers_s or time.perf_counter()
             if seen > height:
                 height, moved = seen, time.perf_counter()
+                heights.append((moved - began, height))
         except RpcFailed:
             if table.alive(victim.name) is None:
                 raise ClusterError(f"{victim.name} {table.exit_reason(victim.name)}") from None
@@ -114,6 +116,7 @@ async def _catch_up(bed: Testbed, count: int) -> dict[str, Any]:
     served_s = {name: after.taken[name].cpu_s - before.taken[name].cpu_s for name in pids}
     return {
         "blocks": head,
+        "heights": heights,
         "seconds": ended - began,
         "seconds_since_answering": ended - answers_s,
         "per_second": count / (ended - began),

@@ -24,7 +24,10 @@ COUNT_MAX = 10_000_000
 FILES_SPARE = 128
 RUNS_MAX = 100
 KINDS: tuple[Kind, ...] = ("bootnode", "validator", "gateway")
-OTHERS: dict[str, Callable[[Console, dict[str, Any]], None]] = {"growth": growth.show, "catch-up": catchup.show}
+OTHERS: dict[str, tuple[Callable[[Console, dict[str, Any]], None], Callable[[dict[str, Any]], bytes]]] = {
+    "growth": (growth.show, report.plot_growth),
+    "catch-up": (catchup.show, report.plot_catch_up),
+}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -136,7 +139,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.kind in OTHERS:
             told = report.document(uvloop.run(run_others(options, console)), where)
-            OTHERS[options.kind](console, told["median"])
+            show, plot = OTHERS[options.kind]
+            show(console, told["median"])
+            if options.plot is not None:
+                options.plot.write_bytes(plot(told["runs"][-1]))
         else:
             runs = uvloop.run(run_loads(options, console))
             told = report.document([(one.figures, one.problems) for one in runs], where)

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import ceil
-from typing import Any
+from typing import Any, TypeGuard
 
 Series = Sequence[tuple[float, int]]  # (when in seconds, records that are final by then), both growing
 PERCENTILES = (50, 90, 99)
@@ -71,12 +71,17 @@ def around_death(series: Series, begins_s: float, killed_s: float, ends_s: float
 
 
 def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One document of the shape of `runs`, each number the median of theirs; what is no number is of the first run."""
+    """One document of the shape of `runs`, each number the median of theirs; what is no number is of the first run.
+
+    Documents in lists of one length, as a large election's chunks, are merged one by one.
+    """
     merged: dict[str, Any] = {}
     for name, value in runs[0].items():
         values = [run.get(name) for run in runs]
         if isinstance(value, Mapping):
             merged[name] = medians([each for each in values if isinstance(each, Mapping)])
+        elif _documents(value) and all(_documents(each) and len(each) == len(value) for each in values):
+            merged[name] = [medians(group) for group in zip(*values, strict=True)]
         elif isinstance(value, bool):
             merged[name] = any(values) if name == "generator_was_limit" else all(values)
         elif isinstance(value, (int, float)):
@@ -84,3 +89,7 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+def _documents(value: object) -> TypeGuard[list[Mapping[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(each, Mapping) for each in value)

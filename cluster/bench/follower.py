@@ -12,6 +12,7 @@ from cluster.bench.wire import Caller, RpcFailed
 
 INTERVAL_S = 0.02
 USAGE_INTERVAL_S = 0.25
+FIRST_WITHIN_S = 20.0
 
 Read = Callable[[Caller], Awaitable[tuple[int, int]]]  # a validator's (height, records that are final there)
 
@@ -37,6 +38,8 @@ def transactions_reader(first_height: int) -> Read:
 
     async def read(caller: Caller) -> tuple[int, int]:
         height = int(await caller.call("eth_blockNumber"), 16)
+        if height < first_height:
+            return height, 0
         known = max(known for known in totals if known <= height)
         for number in range(known + 1, height + 1):
             count = int(await caller.call("eth_getBlockTransactionCountByNumber", hex(number)), 16)
@@ -74,9 +77,20 @@ class Follower:
     async def start(self) -> None:
         """Look once at every node, and go on looking. Raises RpcFailed when one does not answer."""
         for node in self.nodes.values():
-            self._take(node, *await self._read(node.caller))
+            self._take(node, *await self._first(node))
         self._tasks = [asyncio.create_task(self._poll(node)) for node in self.nodes.values()]
         self._tasks.append(asyncio.create_task(self._look()))
+
+    async def _first(self, node: Watched) -> tuple[int, int]:
+        """What a node has to begin with; one that is a block behind may lack the election that others have already."""
+        deadline_s = time.perf_counter() + FIRST_WITHIN_S
+        while True:
+            try:
+                return await self._read(node.caller)
+            except RpcFailed:
+                if time.perf_counter() > deadline_s:
+                    raise
+                await asyncio.sleep(INTERVAL_S)
 
     async def stop(self) -> None:
         """Stop looking; the series stay."""

@@ -134,6 +134,33 @@ def _show_limits(console: Console, median: dict[str, Any]) -> None:
         )
 
 
+def plot_growth(figures: dict[str, Any]) -> bytes:
+    """A PNG of a run of growth: rate, cost of a ballot and memory of a validator while the election grew."""
+    moments, ends_s = [], 0.0
+    for chunk in figures["chunks"]:
+        moments.append(ends_s)
+        ends_s += chunk["seconds"]
+
+    def curve(name: str, values: Sequence[float]) -> Panel:
+        return Panel(name, [Curve(name, [*zip(moments, values, strict=True), (ends_s, values[-1])], COLOURS[0])])
+
+    chunks = figures["chunks"]
+    panels = [
+        curve("final ballots a second", [figures["chunk"] / one["seconds"] for one in chunks]),
+        curve("CPU of a validator, us a ballot", [one["us_a_ballot"] for one in chunks]),
+        curve("memory of a validator, MB", [one["resident_bytes"] / 1e6 for one in chunks]),
+    ]
+    title = f"psephos bench growth: {figures['records']} ballots, the last against the first {figures['ratio']:.2f}"
+    return draw(title, panels, [], [], [], ends_s)
+
+
+def plot_catch_up(figures: dict[str, Any]) -> bytes:
+    """A PNG of a run of catch-up: how many blocks the wiped validator had when."""
+    curve = Curve("blocks", figures["heights"], COLOURS[0])
+    title = f"psephos bench catch-up {figures['mode']}: {figures['per_second']:.0f} a second"
+    return draw(title, [Panel(f"blocks of {figures['blocks']}", [curve])], [], [], [], figures["seconds"])
+
+
 def plot(run: Run) -> bytes:
     """A PNG: what became final in each half second, how much work each process did, and memory."""
     began, span = run.began_s, run.ended_s - run.began_s

@@ -14,19 +14,21 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, metavar="N", help="how many records (default: some seconds of work)")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="a fresh network for each; medians are shown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure of every run")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG of the last run")
     parser.add_argument("--validators", type=int, default=3, metavar="N", help="how many (default: 3)")
     parser.add_argument("--block-interval-ms", type=int, default=100, metavar="MS", help="default: 100")
     parser.add_argument(
         "--folder", type=Path, metavar="D", help="where the network's folder is made (default: temporary)"
     )
-    parser.add_argument("--port", type=int, metavar="PORT", help="the first of 20 ports (default: free ones are found)")
+    parser.add_argument(
+        "--port", type=int, metavar="PORT", help="the first of 20 ports, below 32768 (default: free ones are found)"
+    )
 
 
 def _load(parser: argparse.ArgumentParser, *, modes: bool = True, gateway: bool = True) -> None:
     if modes:
         parser.add_argument("--mode", choices=("single", "batch"), default="single", help="default: single")
         parser.add_argument("--batch", type=int, metavar="N", help="records in a request of --mode batch")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a PNG of the last run")
     parser.add_argument("--clients", type=int, metavar="N", help="connections")
     parser.add_argument(
         "--rate",

@@ -1,6 +1,8 @@
 """The benchmark: its arithmetic against slow oracles, its generator against servers that misbehave, and a real run."""
 
 import asyncio
+import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import profile, targets
+from bench import profile, tables, targets
 from cluster.bench import anchors, figures, machine, transactions, votes
+from cluster.bench.follower import Follower, log_reader, transactions_reader
 from cluster.bench.generator import Generator, Requests
 from cluster.bench.wire import Caller, Endpoint, RpcFailed
 from cluster.cli import main
@@ -85,6 +88,9 @@ def test_medians_keep_the_shape_and_the_worst_verdict() -> None:
     ]
     told = figures.medians(runs)
     assert told == {"per_second": 3, "checked": False, "generator_was_limit": True, "deep": {"p99": 6}, "kind": "x"}
+    chunks: list[dict[str, Any]] = [{"chunks": [{"us": us}, {"us": 10 * us}]} for us in (4, 1, 2)]
+    assert figures.medians(chunks) == {"chunks": [{"us": 2}, {"us": 20}]}
+    assert figures.medians([*chunks, {"chunks": []}]) == chunks[0]  # of other lengths: nothing to merge
 
 
 # -- the generator ---------------------------------------------------------------------------------------------------
@@ -228,6 +234,28 @@ async def test_a_caller_tells_what_was_refused() -> None:
         caller.close()
 
 
+async def test_a_node_that_is_a_block_behind_is_waited_for() -> None:
+    """It may not have the election yet, or the block at which another node was when the run began."""
+    said = iter([b'{"result": "0x0"}', b'{"error": {"message": "there is no election"}}'])
+    later = {
+        b"eth_blockNumber": b'{"result": "0x1"}',
+        b"poa_getLog": b'{"result": {"blockNumber": "0x1", "size": "0x5"}}',
+    }
+
+    def answer(_number: int, body: bytes) -> tuple[float, bytes]:
+        return 0, http(next(said, None) or later[json.loads(body)["method"].encode()])
+
+    async with server(answer) as (endpoint, _):
+        url = f"http://127.0.0.1:{endpoint.port}/x"
+        follower = Follower({"behind": url}, log_reader(7), {})
+        await follower.start()
+        assert follower.records == 5
+        await follower.stop()
+        caller = Caller(url)
+        assert await transactions_reader(9)(caller) == (1, 0)
+        caller.close()
+
+
 # -- what is sent ----------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +301,9 @@ def test_what_a_process_takes_is_read_from_proc(tmp_path: Path) -> None:
     assert machine.folder_bytes(tmp_path) == 1300
 
 
+peers = importlib.import_module("bench.peers")  # beside a folder of that name, which mypy takes for the module
+
+
 # -- the profile and the targets -------------------------------------------------------------------------------------
 
 
@@ -310,8 +341,75 @@ def test_a_target_is_held_against_its_bound() -> None:
         "resident_bytes": {"validator-1": 200e6},
         "restarted_bytes": 251e6,
     }
-    verdicts = [line.split("|")[4].strip() for line in targets.lines_of(row, medians, 5)]
-    assert verdicts == ["✗", "✓", "✗", "–"]  # the last is missing: not measured, never met
+    found = targets.Found([medians, {**medians, "ratio": 1.1}, {**medians, "ratio": 1.4}])
+    cells = [[cell.strip() for cell in line.split("|")] for line in targets.lines_of(row, found, {})]
+    assert [line[5] for line in cells] == ["✗", "✓", "✗", "–"]  # the last is missing: not measured, never met
+    assert cells[0][3:5] == ["**1.30×**", "1.10 – 1.40×"]
+    before = {row.targets[3].what: "| as it was |", row.targets[0].what: "| replaced |"}
+    assert [line for line in targets.lines_of(row, found, before) if "as it was" in line or "replaced" in line] == [
+        "| as it was |"
+    ]
+
+
+def test_runs_take_turns_one_that_fails_is_tried_again_and_no_run_begins_too_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rate = targets.Target("x", lambda figures: figures["rate"], 1.0, True)
+    one, two, long = (targets.Row(name, ("--count", "1000"), (rate,), runs=5) for name in ("one", "two", "long"))
+    long = dataclasses.replace(long, runs=1)
+    now_s, begun, told = 0.0, [], []
+
+    def run_once(row: targets.Row, number: int) -> dict[str, Any]:
+        nonlocal now_s
+        now_s += 10
+        begun.append((row.name, number))
+        if row.name == "one" and number == 2:
+            raise targets.Failed("it fell over")
+        return {"rate": float(number)}
+
+    monkeypatch.setattr(targets, "run_once", run_once)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    session = targets.Session([one, two, long], 3, 75.0, lambda: told.append(len(begun)))
+    session.run()
+    assert begun == [("one", 1), ("two", 1), ("long", 1), ("one", 2), ("two", 2), ("one", 3), ("two", 3)]
+    assert told == list(range(1, 8))  # after each, so that an interruption loses none
+    assert session.found["one"].failures == ["run 2: it fell over"]
+    assert (session.found["one"].left_out, session.found["two"].left_out) == (1, 0)  # the second try was too late
+    text = targets.text_of(session.found, [one, two, long], 3, "Machine: this.", {})
+    assert "2 on " in text.splitlines()[2]
+    assert "- one: run 2: it fell over" in text
+    assert "- long: 1 runs, since one takes" in text
+    assert targets.scaled(one, 0.25).command == ("--count", "250")
+
+
+def test_a_run_that_is_given_up_is_stopped_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(targets, "OUT", tmp_path)
+    monkeypatch.setattr(targets, "RUN_WITHIN_S", 0.5)
+    sleeps = targets.Row("sleeps", ("-c", "import time; time.sleep(60)"), ())
+    with pytest.raises(targets.Failed, match="not over after"):
+        targets.run_once(sleeps, 1)
+    with pytest.raises(targets.Failed, match="exit code 3: what happened"):
+        targets.run_once(targets.Row("falls", ("-c", "print('what  happened'); exit(3)"), (), plots=False), 1)
+
+
+def test_a_table_is_put_beside_prose_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x.md"
+    path.write_text("# Head\n\n<!-- a -->\nold\n<!-- b -->\n\n## Prose\n")
+    for _ in range(2):
+        tables.put(path, "<!-- a -->", "<!-- b -->", "| new |\n")
+        assert path.read_text() == "# Head\n\n<!-- a -->\n\n| new |\n\n<!-- b -->\n\n## Prose\n"
+    assert tables.between(path, "<!-- a -->", "<!-- b -->") == "| new |"
+    with pytest.raises(ValueError, match="expected the markers"):
+        tables.put(path, "<!-- a -->", "<!-- c -->", "x")
+    assert list(tmp_path.iterdir()) == [path]
+    assert tables.row(["a|b", "c\nd"]) == "| a/b | c d |"
+    for report, begins, ends in (
+        (targets.REPORT, targets.TABLE_BEGINS, targets.TABLE_ENDS),
+        (peers.REPORT, peers.TABLE_BEGINS, peers.TABLE_ENDS),
+        (profile.REPORT, profile.TABLES_BEGIN, profile.TABLES_END),
+    ):
+        text = report.read_text()
+        assert (text.count(begins), text.count(ends)) == (1, 1), report
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
