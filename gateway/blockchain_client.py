@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+from pydantic import ValidationError
+
 from gateway.audit import Auditor
 from gateway.book import Commit, Item
 from gateway.casting import ballot_of, refused
@@ -33,8 +35,10 @@ from gateway.client_types import (
 from gateway.config import AnchorsConfig, BatchConfig, ConfigError, ElectionsConfig, RpcConfig, load_genesis
 from gateway.core import Core, Plan
 from gateway.elections import state_name
+from gateway.faults import invalid_body
 from gateway.journal_format import Place
 from gateway.models import VoteBody, show_election_id
+from gateway.nullifier import InvalidId
 from gateway.problems import Problem
 from gateway.secrets import SecretError, read_key, read_secret
 from gateway.state import first_state
@@ -249,15 +253,8 @@ class BlockchainClient:
         Raises Problem (409 where the voter has cast another ballot, with `extra["standing"]`; 404, 422).
         """
         core = await self._running()
-        text = encrypted_vote.decode() if isinstance(encrypted_vote, bytes) else encrypted_vote
-        body = VoteBody.model_validate(
-            {
-                "voter_id": voter_id,
-                "election_id": election_id,
-                "encrypted_vote": text,
-                "transaction_id": transaction_id,
-            }
-        )
+        sealed = _text(encrypted_vote)
+        body = _vote(voter_id=voter_id, election_id=election_id, encrypted_vote=sealed, transaction_id=transaction_id)
         ballot, known_as = await ballot_of(core, body)
         item = await core.cast(ballot)
         await item.wait(self._submit_wait_s)
@@ -275,12 +272,15 @@ class BlockchainClient:
         return status if status["status"] == "confirmed" else None
 
     async def get_vote_confirmation_status(self, transaction_id: str, election_id: int | str) -> ConfirmationStatus:
-        """`pending`, `confirmed`, `rejected` with reason, or `unknown` to a quorum. Raises NoValidator."""
+        """`pending`, `confirmed`, `rejected` with reason, or `unknown` to a quorum. Raises NoValidator, Problem."""
         async with self._within() as core:
             election = _election_id(election_id)
             shown = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
-            kept = kept_status(core, election, transaction_id, shown)
-            return cast(ConfirmationStatus, kept or await chain_status(core, election, transaction_id, shown))
+            try:
+                kept = kept_status(core, election, transaction_id, shown)
+                return cast(ConfirmationStatus, kept or await chain_status(core, election, transaction_id, shown))
+            except InvalidId as error:
+                raise Problem(422, "not-valid", f"{error}.") from None
 
     async def wait_for_confirmation(
         self, transaction_id: str, election_id: int | str, max_wait_seconds: float = 30.0
@@ -288,14 +288,13 @@ class BlockchainClient:
         """The status once it is final or refused, or what it is when the time is over."""
         core = await self._running()
         election = _election_id(election_id)
-        record_id = core.elections.key(election).record_id(transaction_id)
         end = asyncio.get_running_loop().time() + max_wait_seconds
         while True:
             status = await self.get_vote_confirmation_status(transaction_id, election_id)
             left_s = end - asyncio.get_running_loop().time()
             if status["status"] in ("confirmed", "rejected") or left_s <= 0:
                 return status
-            item = core.book.by_alias(record_id)
+            item = core.book.by_alias(core.elections.key(election).record_id(transaction_id))
             if item is not None and item.pending:
                 await item.wait(left_s)
             else:  # it went another way: it may be in the next block
@@ -355,8 +354,23 @@ class BlockchainClient:
             return cast(list[ValidatorReport], validators_shown(core.pool))
 
 
+def _vote(**given: object) -> VoteBody:
+    """A vote of these fields. Raises Problem 422, which shows no voter and no ballot."""
+    try:
+        return VoteBody.model_validate(given)
+    except ValidationError as error:
+        raise invalid_body(error, given) from None
+
+
+def _text(encrypted_vote: str | bytes) -> str:
+    try:
+        return encrypted_vote.decode() if isinstance(encrypted_vote, bytes) else encrypted_vote
+    except UnicodeDecodeError:
+        raise Problem(422, "not-valid", "encrypted_vote: expected text, or its bytes in UTF-8.") from None
+
+
 def _election_id(election_id: int | str) -> int:
-    return VoteBody.model_validate({"voter_id": "-", "election_id": election_id, "choice": 0}).election_id
+    return _vote(voter_id="-", election_id=election_id, choice=0).election_id
 
 
 def _state_of(item: Item) -> str:

@@ -171,8 +171,10 @@ class Follower:
                         raise HeldBack(f"holds back block {height}")
                     raise RpcFailure("is behind another one, or that one lies")
                 change = asyncio.create_task(self._pool.changed())
-                await asyncio.wait((poll, change), timeout=HELD_BACK_S, return_when=asyncio.FIRST_COMPLETED)
-                change.cancel()
+                try:
+                    await asyncio.wait((poll, change), timeout=HELD_BACK_S, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    change.cancel()
             return poll.result()
         finally:
             if not poll.done():

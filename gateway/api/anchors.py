@@ -10,9 +10,9 @@ from aiohttp import web
 from gateway import answers
 from gateway.anchorage import STATUSES, BadCursor, anchor_id, job_id, status_of, view
 from gateway.api.common import GATEWAY, answer, number_of, read_body
-from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.chain import Standing
+from gateway.faults import not_valid
 from gateway.models import AnchorBody, parse_batch_id
 from gateway.problems import Problem
 from gateway.records import Anchor

@@ -7,11 +7,11 @@ from aiohttp import web
 
 from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, number_of, read_body, wait_s
-from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.book import Item
 from gateway.definitions import Election
 from gateway.elections import KINDS, state_name
+from gateway.faults import not_valid
 from gateway.models import ElectionBody, show_election_id
 from gateway.problems import Problem, election_exists, key_mismatch, refusal
 from gateway.service import Gateway

@@ -4,8 +4,8 @@ from aiohttp import web
 
 from gateway import answers
 from gateway.api.common import GATEWAY, answer
-from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
+from gateway.faults import not_valid
 from gateway.service import LEVELS
 
 

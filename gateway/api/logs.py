@@ -8,8 +8,8 @@ from aiohttp import web
 
 from gateway.api.anchors import uuid_in
 from gateway.api.common import GATEWAY, answer, election_id_of
-from gateway.api.faults import not_valid
 from gateway.chain import Standing
+from gateway.faults import not_valid
 from gateway.logs import LEAVES_MAX, Logs, OutOfRange, UnknownBlock, UnknownLog
 from gateway.models import show_election_id
 from gateway.nullifier import InvalidId

@@ -10,9 +10,9 @@ from gateway import answers
 from gateway.anchorage import view
 from gateway.api.anchors import BATCH_PATH, uuid_in
 from gateway.api.common import GATEWAY, answer, read_body, wait_s
-from gateway.api.faults import not_valid
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.audit import Audit, Busy
+from gateway.faults import not_valid
 from gateway.logs import Logs
 from gateway.models import VerifyChainBody
 from gateway.problems import Problem

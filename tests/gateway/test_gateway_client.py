@@ -1,11 +1,14 @@
 """The client library: a backend that talks to the validators itself, beside a gateway that shares its secret."""
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -162,6 +165,41 @@ async def test_a_status_that_is_no_200_is_named(network: Network, caplog: pytest
         assert report["status"] == ValidatorStatus.DEGRADED.value
         await until(lambda: "⚠ validator-2 returned status 503" in caplog.text, "it is logged")
     await runner.cleanup()
+
+
+async def test_what_it_refuses_shows_neither_voter_nor_ballot(network: Network) -> None:
+    async with BlockchainClient(config=settings(network)) as client:
+        for voter, election, ballot, transaction in (
+            ("SECRET" * 50, 1, "x", "t"),
+            (["SECRET"], 1, "x", "t"),
+            ("SECRET", "one", "x", "t"),
+            ("SECRET", 1, "", "t"),
+            ("SECRET", 1, None, "t"),
+            ("SECRET", 1, "SECRET" * 20_000, "t"),
+            ("SECRET", 1, b"SECRET \xff", "t"),
+            ("SECRET", 1, "x", "SECRET" * 50),
+        ):
+            fields: Any = (voter, election, ballot, transaction)
+            with pytest.raises(Problem) as refused:
+                await client.submit_vote(*fields)
+            assert refused.value.status == 422
+            assert "SECRET" not in "".join(traceback.format_exception(refused.value))
+        for identity in ("", "x" * 257):
+            with pytest.raises(Problem, match="transaction_id has"):
+                await client.wait_for_confirmation(identity, 1, 1)
+        with pytest.raises(Problem, match="election_id: expected a whole number"):
+            await client.get_election_results("one")
+
+
+async def test_closing_leaves_no_task_behind_however_soon(network: Network) -> None:
+    for pause_s in (0, 0.01, 0.1):
+        client = BlockchainClient(config=settings(network))
+        await client.start()
+        await asyncio.sleep(pause_s)
+        await client.close()
+        await asyncio.sleep(0)  # what was cancelled last ends
+        left = [task for task in asyncio.all_tasks() if "Pool." in repr(task) or "gateway/follower" in repr(task)]
+        assert not left
 
 
 async def test_one_client_for_a_process(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gateway.api.faults import invalid_body
 from gateway.api.trees import ProofBody
+from gateway.faults import invalid_body
 from gateway.models import AnchorBody, ElectionBody, VoteBatchBody, VoteBody
 from tests.gateway.gateway_network import Network
 
