@@ -81,6 +81,8 @@ journal = "journal"           # accepted and not yet final; synced before anythi
 spool = "spool"               # where that goes when the journal's disk fails: better another disk
 state = "verified.json"       # the last verified head and tallies, answered from when no validator can be reached
 bind = {bind}                 # the HTTP API
+hosts = {hosts}                    # names by which callers without an API key may reach it, besides addresses,
+                              # localhost and names without a dot, as containers have
 
 [elections]
 auto_create = {auto_create}            # an unknown election is created on its first ballot: for development only
@@ -123,6 +125,11 @@ def _metrics(network: Network, process: Process) -> str:
     return _text(f"{host}:{0 if process.host == LOCAL else METRICS_PORT + neighbours.index(process)}")
 
 
+def _hosts(process: Process) -> str:
+    """The names that its JSON-RPC or HTTP API answers to, besides addresses."""
+    return json.dumps([] if is_address(process.host) else [process.host])
+
+
 def _node(network: Network, process: Process) -> str:
     observers = [observer.address for observer in network.of_kind("observer") if observer != process]
     return _COMMON.format(prefix="PSEPHOS_NODE", example="PSEPHOS_NODE_RPC__BIND") + _NODE.format(
@@ -135,7 +142,7 @@ def _node(network: Network, process: Process) -> str:
         observers=f"observers = {json.dumps(observers)}" if observers else '# observers = ["0x…"]',
         dev_accounts="true" if network.dev else "false",
         metrics=_metrics(network, process),
-        hosts=json.dumps([] if is_address(process.host) else [process.host]),
+        hosts=_hosts(process),
         interval=network.block_interval_ms,
     )
 
@@ -168,6 +175,7 @@ def _gateway(network: Network, process: Process) -> str:
         bind=_listen(process, process.port),
         key=_text(f"{secrets_folder(network, process)}gateway.key"),
         secret=_text(f"{secrets_folder(network, process)}master.secret"),
+        hosts=_hosts(process),
         auto_create="true" if network.dev else "false",
         metrics=_metrics(network, process),
         validators=validators,

@@ -70,6 +70,7 @@ class Gatekeeper:
 
     @property
     def asks_for_keys(self) -> bool:
+        """Whether callers must have an API key."""
         return bool(self._keys)
 
     def admit(self, presented: str | None, address: str, need: Need) -> None:

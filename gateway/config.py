@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.sets import check_overrides
@@ -15,6 +15,7 @@ from node.chain.contracts.ballots import RECORDS_MAX
 from node.chain.genesis import Genesis, GenesisError, domain_of, parse_genesis
 from node.chain.transaction import TRANSACTION_BYTES_MAX
 from node.consensus.override import FILE_BYTES_MAX, Override, OverrideError, parse_overrides
+from serving.hosts import parse_host
 from serving.logs import Format, Level
 
 
@@ -189,6 +190,14 @@ class GatewayConfig(BaseSettings):
     spool: Annotated[Path, Field(description="folder that takes over when the journal's disk fails")] = Path("spool")
     state: Annotated[Path, Field(description="file with the last verified head and tallies")] = Path("verified.json")
     bind: Annotated[str, Field(description="host:port of the HTTP API")] = "127.0.0.1:8000"
+    hosts: Annotated[
+        tuple[Annotated[str, AfterValidator(parse_host)], ...],
+        Field(
+            max_length=100,
+            description="names under which callers without an API key may reach it, besides addresses, localhost and "
+            'names without a dot; "*" for any',
+        ),
+    ] = ()
     validators: Annotated[tuple[ValidatorConfig, ...], Field(min_length=1, max_length=100)]
     overrides: Annotated[
         tuple[Path, ...],

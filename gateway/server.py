@@ -15,6 +15,7 @@ from gateway.access import Need
 from gateway.api import admin, anchors, documentation, documented, elections, health, logs, trees, verification, votes
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
+from gateway.api.pages import HOSTS
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
 from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
@@ -23,6 +24,7 @@ from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, raise_file_limit
 from serving.distribution import Calls
+from serving.hosts import Hosts
 from serving.logs import Format, configure
 from serving.metrics import MetricsServer
 
@@ -53,6 +55,7 @@ def make_app(gateway: Gateway) -> web.Application:
     app[NEEDS] = needs
     app[GUARD] = ConnectionGuard(connections_max=limits.connections_max, sender_s=limits.sender_s, idle_s=limits.idle_s)
     app[CALLS] = Calls()
+    app[HOSTS] = Hosts(gateway.config.hosts, plain=True)
     document = documentation.openapi((*OPERATIONS, *documented.OPERATIONS), body_bytes_max=limits.body_bytes_max)
     app[DOCUMENT] = json.dumps(document).encode()  # orjson refuses the largest bounds in it
     app[PAGE] = documentation.page(document)

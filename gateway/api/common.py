@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from gateway.access import Need
+from gateway.api.pages import refuse_foreign, refuse_other_types, refuse_rebound
 from gateway.models import parse_election_id
 from gateway.problems import Problem
 from gateway.service import Gateway
@@ -105,12 +106,19 @@ def _presented(request: web.Request) -> str | None:
 
 
 def _admit(request: web.Request) -> None:
-    """Let a request in, or raise Problem 401, 403 or 429. Where no route fits, its refusal says all there is."""
+    """Let a request in, or raise Problem 401, 403, 415 or 429. Where no route fits, its refusal says all there is."""
+    gatekeeper = request.app[GATEWAY].gatekeeper
+    is_post = request.method == hdrs.METH_POST
+    if not gatekeeper.asks_for_keys:
+        refuse_rebound(request)
+        if is_post:
+            refuse_foreign(request)
     if request.match_info.http_exception is None:
-        gatekeeper = request.app[GATEWAY].gatekeeper
         if gatekeeper.asks:
             need = request.app[NEEDS].get(request.match_info.handler, "read")
             gatekeeper.admit(_presented(request), request.remote or "", need)
+        if is_post:
+            refuse_other_types(request)
 
 
 @web.middleware

@@ -45,6 +45,7 @@ _PROBLEM_TEXTS = {
     408: "The body did not arrive in time.",
     409: "Something else stands already.",
     413: "The body is too large.",
+    415: "The body is not sent as `application/json`.",
     422: "A value is not valid; `detail` names it.",
     429: "Too many requests; `Retry-After` says when to come again.",
     503: "No validator can answer this now, or nothing can be kept.",
@@ -57,6 +58,7 @@ _CODES = {
     408: ("slow-body", "The body did not arrive within 8 s."),
     409: ("already-cast", "This voter has cast another ballot in this election; the first one stands."),
     413: ("request-entity-too-large", "Request Entity Too Large: POST /api/votes/submit."),
+    415: ("not-json-type", "The Content-Type is 'text/plain'; expected application/json."),
     422: ("not-valid", "The body is not valid: election_id: Field required."),
     429: ("too-many-requests", "This client comes too often."),
     503: ("no-validator", "No validator can answer this now: no validator answers."),
@@ -120,7 +122,8 @@ def _operation(one: Operation, schemas: _Schemas) -> dict[str, Any]:
         shown["requestBody"] = {"required": True, "content": {"application/json": content}}
     for status, reply in sorted(one.replies.items()):
         shown["responses"][str(status)] = _reply(reply, schemas)
-    for status in (*one.problems, *((401, 403, 429) if one.need != "open" else ())):
+    guards = (403, *((401, 429) if one.need != "open" else ()), *((415,) if one.method == "POST" else ()))
+    for status in (*one.problems, *guards):
         problem = _problem(status, schemas)
         known = shown["responses"].setdefault(str(status), problem)
         known["content"] |= problem["content"]

@@ -136,8 +136,11 @@ class Caller:
         return answer
 
     async def post(self, path: str, body: object = None, **headers: str) -> httpx.Response:
-        content = b"" if body is None else orjson.dumps(body)
-        answer = await self._client.post(self.url + path, content=content, headers=headers)
+        if body is None:
+            answer = await self._client.post(self.url + path, headers=headers)
+        else:
+            headers = {"Content-Type": "application/json"} | headers
+            answer = await self._client.post(self.url + path, content=orjson.dumps(body), headers=headers)
         judge().check(answer)
         return answer
 

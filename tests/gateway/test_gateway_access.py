@@ -130,13 +130,16 @@ async def test_bodies_that_are_too_large_or_no_json_are_refused(network: Network
         large = await api.post("/api/votes/submit", {"voter_id": "x" * (1 << 17)})
         assert large.status_code == 413
         for content in (b"", b"{", b"\xff", b"[1]", b"null", b'{"voter_id": 1e400}'):
-            answer = await network.client.post(f"{api.url}/api/votes/submit", content=content)
+            answer = await network.client.post(f"{api.url}/api/votes/submit", content=content, headers=JSON)
             assert answer.status_code in (400, 422), content
             assert answer.headers["content-type"] == "application/problem+json"
         unknown = await network.client.get(f"{api.url}/nothing")
         assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
         wrong = await network.client.delete(f"{api.url}/v1/anchor")
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
+JSON = {"Content-Type": "application/json"}
 
 
 class Raw:
@@ -170,7 +173,7 @@ class Raw:
         return time.monotonic() - begin
 
 
-HEAD = b"POST /api/votes/submit HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+HEAD = b"POST /api/votes/submit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
 
 
 @pytest.mark.parametrize(
