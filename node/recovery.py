@@ -24,10 +24,14 @@ class Recovery:
 
     async def of_submitted(self, transactions: Sequence[Transaction]) -> None:
         """Those on their way to the mempool: however many callers there are, a block waits for one slice of one."""
-        if all(transaction.is_sender_known for transaction in transactions):
+        unknown = [transaction for transaction in transactions if not transaction.is_sender_known]
+        if not unknown:
+            return
+        if len(unknown) == 1 and self._turns.is_free:  # a turn costs a quarter of the signature
+            await _recover(unknown, Pace())
             return
         async with self._turns.taken() as turn:
-            await _recover(transactions, turn)
+            await _recover(unknown, turn)
 
 
 async def _recover(transactions: Sequence[Transaction], pace: Pace | Turn) -> None:

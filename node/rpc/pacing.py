@@ -57,6 +57,11 @@ class Turns:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()  # wakes those who wait in the order in which they came
 
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has a turn now: what takes less than a slice need not wait for one."""
+        return not self._lock.locked()
+
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[Turn]:
         """Wait for a turn, and hold it within the block. Turns do not nest."""
