@@ -1,7 +1,7 @@
 """The same signed transactions, put by one generator to psephos and to its peers: `python -m bench.peers`.
 
 Each node is started fresh, alone, and measured by what `psephos bench transactions` is made of (bench/peers.md).
-What cannot be installed or started is reported as not run.
+What cannot be installed or started is reported as not run; a turn that fails is named, and the others count.
 """
 
 import argparse
@@ -17,12 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from bench import tables
 from cluster.bench import testbed, transactions
 from cluster.bench.run import Pace, Run, measure
 from cluster.bench.testbed import Testbed
@@ -40,8 +42,9 @@ INSTALL_WITHIN_S, START_WITHIN_S, POLL_S = 900, 60.0, 0.1
 NODE_MAJOR_MIN = 20
 CLIENTS, BATCH = 64, 50
 IN_FLIGHT_MAX = 10_000
-SLOW_SHARE = 10  # peers that are known to be slow get this part of the transactions: the first ones
+FAILURES_MAX = 2  # turns of a node; then it is not asked again
 MODES = ("single", "batch")
+PSEPHOS = "psephos, three validators"
 
 
 class NotRun(RuntimeError):
@@ -55,11 +58,12 @@ class Peer:
     name: str
     install: Callable[[], None]
     command: Callable[[int], list[str]]
-    slow: bool = False
+    share: int = 1  # those that are known to be slow get the first of so many parts of the transactions
     environment: dict[str, str] = field(default_factory=dict)
     version: str = ""
-    not_run: str = ""
-    runs: dict[str, list[Run]] = field(default_factory=lambda: {mode: [] for mode in MODES})
+    not_run: str = ""  # why nothing was measured, or why it was given up
+    failures: list[str] = field(default_factory=list)
+    runs: dict[str, dict[int, Run]] = field(default_factory=lambda: {mode: {} for mode in MODES})  # by turn
     signed: dict[str, set[str]] = field(default_factory=lambda: {mode: set() for mode in MODES})
 
 
@@ -127,9 +131,9 @@ def all_peers() -> list[Peer]:
     hardhat = {"PEER_MNEMONIC": MNEMONIC, "HARDHAT_DISABLE_TELEMETRY_PROMPT": "true"}
     return [
         Peer("anvil", install_npm, _anvil),
-        Peer("hardhat", install_npm, _hardhat, environment=hardhat),
-        Peer("ganache", install_npm, _ganache, slow=True),
-        Peer("eth-tester", install_eth_tester, _eth_tester, slow=True),
+        Peer("hardhat", install_npm, _hardhat, share=2, environment=hardhat),
+        Peer("ganache", install_npm, _ganache, share=20),
+        Peer("eth-tester", install_eth_tester, _eth_tester, share=20),
     ]
 
 
@@ -188,8 +192,8 @@ async def _answers(peer: Peer, url: str, process: "subprocess.Popen[bytes]", log
             return
 
 
-async def once(peer: Peer, mode: str, count: int, bed: Testbed) -> None:
-    """One measured run; noted at the peer."""
+async def once(peer: Peer, mode: str, number: int, count: int, bed: Testbed) -> None:
+    """One measured run; noted at the peer. Raises NotRun unless each transaction is in a block and had its effect."""
     urls = list(bed.rpc_urls.values())
     work = await transactions.workload(urls, mode=mode, count=count, batch=BATCH, clients=CLIENTS)
     bodies = b"".join(request.partition(b"\r\n\r\n")[2] for request in work.requests.data)
@@ -197,71 +201,119 @@ async def once(peer: Peer, mode: str, count: int, bed: Testbed) -> None:
     run = await measure(bed, work, Pace(CLIENTS, in_flight_max=IN_FLIGHT_MAX))
     if run.problems:
         raise NotRun(f"{mode}: {'; '.join(run.problems)[:300]}")
-    peer.runs[mode].append(run)
+    peer.runs[mode][number] = run
 
 
-async def compare(peers: Sequence[Peer], count: int, runs: int) -> Peer:
-    """Measure psephos and all peers, turn by turn, so that what else happens on the machine meets all alike."""
-    psephos = Peer("psephos, three validators", lambda: None, lambda _: [])
-    for peer in peers:
+async def turn(peer: Peer, mode: str, number: int, count: int) -> None:
+    """One run of a node that is started for it; what went wrong is noted at the peer."""
+    began_s = time.monotonic()
+    share = max(count // peer.share, 2 * BATCH)
+    try:
+        async with _own_network() if peer.name == PSEPHOS else started(peer) as bed:
+            await once(peer, mode, number, share, bed)
+    except (NotRun, ClusterError, RpcFailed, OSError, TimeoutError) as error:
+        peer.failures.append(f"run {number}, {mode}: {error}")
+        if len(peer.failures) == FAILURES_MAX:
+            peer.not_run = peer.failures[-1]
+        told = f"✗ {error}"
+    else:
+        told = f"{peer.runs[mode][number].figures['per_second']:,.0f} a second"
+    print(f"  {told} ({time.monotonic() - began_s:.0f} s)", flush=True)
+
+
+def _own_network() -> AbstractAsyncContextManager[Testbed]:
+    return testbed.fresh(kinds=("bootnode", "validator"))
+
+
+async def compare(nodes: Sequence[Peer], count: int, runs: int, ends_s: float, tell: Callable[[], None]) -> None:
+    """Measure all nodes, turn by turn, so that what else happens on the machine meets all alike; `tell` after each run.
+
+    No run of all begins that would last beyond `ends_s`, of time.monotonic.
+    """
+    for peer in nodes:
         try:
             peer.install()
         except NotRun as error:
             peer.not_run = str(error)
-    for number in range(runs):
+            print(f"{peer.name}: not run: {error}", flush=True)
+    longest_s = 0.0
+    for number in range(1, runs + 1):
+        began_s = time.monotonic()
+        if began_s + longest_s > ends_s:
+            print(f"run {number} of {runs} would last beyond the time that was given: left out", flush=True)
+            return
         for mode in MODES:
-            for peer in (psephos, *peers):
-                if peer.not_run:
-                    continue
-                print(f"run {number + 1} of {runs}, {mode}: {peer.name} …", flush=True)
-                try:
-                    if peer is psephos:
-                        async with testbed.fresh(kinds=("bootnode", "validator")) as bed:
-                            await once(peer, mode, count, bed)
-                    else:
-                        async with started(peer) as bed:
-                            share = max(count // SLOW_SHARE, 2 * BATCH) if peer.slow else count
-                            await once(peer, mode, share, bed)
-                except (NotRun, ClusterError, RpcFailed) as error:
-                    peer.not_run = str(error)
-    return psephos
+            for peer in nodes:
+                if not peer.not_run:
+                    print(f"{time.strftime('%H:%M:%S')} run {number} of {runs}, {mode}: {peer.name} …", flush=True)
+                    await turn(peer, mode, number, count)
+                    tell()
+        longest_s = max(longest_s, time.monotonic() - began_s)
 
 
 def median(peer: Peer, mode: str, figure: Callable[[dict[str, Any]], float]) -> float:
     """The median of a figure over the peer's runs; 0 where there is none."""
-    values = [figure(run.figures) for run in peer.runs[mode]]
+    values = [figure(run.figures) for run in peer.runs[mode].values()]
     return statistics.median(values) if values else 0.0
+
+
+def ratios(psephos: Peer, peer: Peer, mode: str) -> list[float]:
+    """What psephos was of a peer in each run that both have."""
+    own, other = psephos.runs[mode], peer.runs[mode]
+    return [_rate(own[number].figures) / _rate(other[number].figures) for number in own.keys() & other.keys()]
+
+
+def _rate(figures: dict[str, Any]) -> float:
+    return float(figures["per_second"])
 
 
 def table(psephos: Peer, peers: Sequence[Peer]) -> str:
     """Markdown: transactions a second, psephos against each peer, and what a transaction costs."""
-    lines = [
-        "| node | single, a second | psephos ÷ it | batches of 50, a second | psephos ÷ it | CPU µs a transaction |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = (
+        "node",
+        "single, a second",
+        "psephos ÷ it",
+        "batches of 50, a second",
+        "psephos ÷ it",
+        "CPU µs a transaction",
+    )
+    lines = [tables.row(head), "|" + "---|" * len(head)]
     for peer in (psephos, *peers):
-        name = f"{peer.name} ({peer.version})" if peer.version else peer.name
-        if peer.not_run:
-            lines.append(f"| {name} | not run: {peer.not_run.replace('|', '/').replace(chr(10), ' ')} | | | | |")
+        cells = [f"{peer.name} ({peer.version})" if peer.version else peer.name]
+        if not any(peer.runs.values()):
+            cells += [f"not run: {peer.not_run}" if peer.not_run else "not yet run", *[""] * (len(head) - 2)]
+            lines.append(tables.row(cells))
             continue
-        cells = [name]
         for mode in MODES:
-            own, other = (median(one, mode, lambda figures: figures["per_second"]) for one in (psephos, peer))
-            cells += [f"{other:,.0f}", "" if peer is psephos or not other else f"{own / other:.2f}"]
-        spent = [median(peer, mode, _cpu_us) for mode in MODES]
-        cells.append(" / ".join(f"{value:,.0f}" for value in spent))
-        lines.append(f"| {' | '.join(cells)} |")
+            cells += _cells(psephos, peer, mode)
+        cells.append(f"{median(peer, 'single', _cpu_us):,.0f}; {median(peer, 'batch', _cpu_us):,.0f}")
+        lines.append(tables.row(cells))
     return "\n".join(lines)
 
 
+def _cells(psephos: Peer, peer: Peer, mode: str) -> list[str]:
+    """A mode's median rate with its bounds, and the median of the ratios with theirs."""
+    rates = [_rate(run.figures) for run in peer.runs[mode].values()]
+    if not rates:
+        return ["–", ""]
+    rate = f"**{statistics.median(rates):,.0f}** ({min(rates):,.0f} – {max(rates):,.0f})"
+    shares = [] if peer is psephos else ratios(psephos, peer, mode)
+    return [rate, f"**{statistics.median(shares):.2f}** ({min(shares):.2f} – {max(shares):.2f})" if shares else ""]
+
+
 def document(psephos: Peer, peers: Sequence[Peer]) -> dict[str, Any]:
-    """Transactions a second by node and mode, and what psephos is of each peer."""
+    """Transactions a second by node and mode, and what psephos is of each peer: medians."""
     found: dict[str, Any] = {}
     for peer in (psephos, *peers):
-        rates = {mode: median(peer, mode, lambda figures: figures["per_second"]) for mode in MODES}
-        own = {mode: median(psephos, mode, lambda figures: figures["per_second"]) for mode in MODES}
-        ratios = {mode: own[mode] / rates[mode] for mode in MODES if rates[mode]}
-        found[peer.name] = {"per_second": rates, "psephos_ratio": ratios, "not_run": peer.not_run}
+        measured = [mode for mode in MODES if peer.runs[mode]]
+        shares = {mode: ratios(psephos, peer, mode) for mode in measured}
+        found[peer.name] = {
+            "per_second": {mode: median(peer, mode, _rate) for mode in measured},
+            "psephos_ratio": {mode: statistics.median(values) for mode, values in shares.items() if values},
+            "runs": {mode: [run.figures for run in peer.runs[mode].values()] for mode in measured},
+            "failures": peer.failures,
+            "not_run": peer.not_run,
+        }
     return found
 
 
@@ -272,40 +324,67 @@ def _cpu_us(figures: dict[str, Any]) -> float:
 
 def same_bytes(psephos: Peer, peers: Sequence[Peer]) -> str:
     """Whether all that got as many transactions got the same bytes, in words."""
-    alike = [peer for peer in peers if not peer.slow and not peer.not_run]
+    alike = [peer for peer in (psephos, *peers) if peer.share == 1]
     for mode in MODES:
-        if len(set().union(*(peer.signed[mode] for peer in (psephos, *alike)))) > 1:
+        if len(set().union(*(peer.signed[mode] for peer in alike))) > 1:
             return "✗ the nodes did not get the same bytes"
     digests = ", ".join(f"{mode} {next(iter(psephos.signed[mode]), '–')[:16]}…" for mode in MODES)
-    return f"The same bytes for each (SHA-256 of all requests: {digests}); slow ones got the first of them."
+    parts = ", ".join(f"{peer.name} the first 1/{peer.share}" for peer in peers if peer.share > 1)
+    return f"The same bytes for each (SHA-256 of all requests: {digests}){'; ' if parts else ''}{parts} of them."
+
+
+def text_of(psephos: Peer, peers: Sequence[Peer], count: int, where: str) -> str:
+    """The table, and what must be said of it."""
+    runs = max(len(psephos.runs[mode]) for mode in MODES)
+    lines = [
+        f"{count:,} transfers, {CLIENTS} connections, {runs} runs; medians, and in brackets the least and the most. A "
+        "ratio is of two nodes in one run. CPU: single; batch, the generator left out. In each run all transactions "
+        "were in blocks, and all that they moved had arrived; a run that fails this is named here, not counted.",
+        same_bytes(psephos, peers),
+        where,
+    ]
+    limited = [
+        f"- {peer.name}: the generator was the limit in a run of {mode}."
+        for peer in (psephos, *peers)
+        for mode in MODES
+        if any(run.figures["generator_was_limit"] for run in peer.runs[mode].values())
+    ]
+    failed = [f"- {peer.name}: {' '.join(one.split())}" for peer in (psephos, *peers) for one in peer.failures]
+    return "\n\n".join([table(psephos, peers), *lines, "\n".join(limited + failed)]).strip()
 
 
 def main() -> int:
-    """The exit code: 0 when psephos was measured; peers that were not run are named in the table."""
+    """The exit code: 0 when psephos was measured, and each peer that was named; others' absence is in the table."""
     parser = argparse.ArgumentParser(description="psephos and its peers, the same signed transactions")
     parser.add_argument("--count", type=int, default=20_000, help="transactions a run (default: 20,000)")
     parser.add_argument("--runs", type=int, default=3, help="medians of so many (default: 3)")
+    parser.add_argument("--within", type=float, default=60.0, metavar="MIN", help="begin no run that would last longer")
     parser.add_argument("--only", action="append", metavar="PEER", help="only this peer; once for each")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the medians and the ratios")
-    parser.add_argument("--write", action="store_true", help="put the table into bench/peers.md")
+    parser.add_argument("--write", action="store_true", help="put the table into bench/peers.md, after each turn")
     options = parser.parse_args()
     peers = [peer for peer in all_peers() if not options.only or peer.name in options.only]
-    if options.count < 2 * BATCH or not peers:
-        parser.error(f"--count from {2 * BATCH}; --only one of {', '.join(peer.name for peer in all_peers())}")
-    psephos = uvloop.run(compare(peers, options.count, options.runs))
-    told = [
-        f"{options.count:,} transfers, {CLIENTS} connections, {options.runs} runs, medians; "
-        f"{len(os.sched_getaffinity(0))} cores; CPU: single / batch, the generator left out.",
-        same_bytes(psephos, peers),
-    ]
-    text = table(psephos, peers) + "\n\n" + "\n".join(told)
+    if options.count < 2 * BATCH or not peers or options.runs < 1:
+        known = ", ".join(peer.name for peer in all_peers())
+        parser.error(f"--count from {2 * BATCH}; --runs from 1; --only one of {known}")
+    psephos = Peer(PSEPHOS, lambda: None, lambda _: [])
+    where = tables.machine_line()
+
+    def tell() -> None:
+        if options.write:
+            text = text_of(psephos, peers, options.count, where)
+            tables.put(REPORT, TABLE_BEGINS, TABLE_ENDS, text)
+
+    ends_s = time.monotonic() + 60 * options.within
+    uvloop.run(compare([psephos, *peers], options.count, options.runs, ends_s, tell))
+    tell()
+    text = text_of(psephos, peers, options.count, where)
     print("\n" + text)
     if options.json is not None:
         options.json.write_text(json.dumps(document(psephos, peers), indent=1) + "\n")
-    if options.write:
-        before, _, rest = REPORT.read_text().partition(TABLE_BEGINS)
-        REPORT.write_text(f"{before}{TABLE_BEGINS}\n\n{text}\n\n{TABLE_ENDS}{rest.partition(TABLE_ENDS)[2]}")
-    return 1 if psephos.not_run or told[1].startswith("✗") else 0
+    wanted = [psephos, *(peer for peer in peers if options.only)]
+    measured = all(peer.runs[mode] for peer in wanted for mode in MODES)
+    return 0 if measured and "✗ the nodes" not in text else 1
 
 
 if __name__ == "__main__":

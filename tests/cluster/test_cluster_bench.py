@@ -20,6 +20,7 @@ from bench import profile, tables, targets
 from cluster.bench import anchors, figures, machine, transactions, votes
 from cluster.bench.follower import Follower, log_reader, transactions_reader
 from cluster.bench.generator import Generator, Requests
+from cluster.bench.run import Run
 from cluster.bench.wire import Caller, Endpoint, RpcFailed
 from cluster.cli import main
 from merkle.keccak import keccak256
@@ -390,6 +391,52 @@ def test_a_run_that_is_given_up_is_stopped_and_named(monkeypatch: pytest.MonkeyP
         targets.run_once(sleeps, 1)
     with pytest.raises(targets.Failed, match="exit code 3: what happened"):
         targets.run_once(targets.Row("falls", ("-c", "print('what  happened'); exit(3)"), (), plots=False), 1)
+
+
+def run_of(rate: float, *, spent_us: float = 1.0) -> Run:
+    processes = {"node": {"us_a_record": spent_us}, "generator": {"us_a_record": 1e9}}
+    figures = {"per_second": rate, "processes": processes, "generator_was_limit": False}
+    return Run(figures, [], 0.0, 1.0, [], [])
+
+
+def test_peers_are_compared_run_by_run_and_whoever_is_missing_is_named() -> None:
+    psephos, fast, absent, flaky = (peers.Peer(name, lambda: None, lambda _: []) for name in ("psephos", "f", "a", "y"))
+    absent.not_run = "it is | not\nto be had"
+    for number, (own, other) in enumerate([(100.0, 50.0), (10.0, 100.0), (90.0, 100.0)], 1):
+        psephos.runs["single"][number] = run_of(own)
+        fast.runs["single"][number] = run_of(other, spent_us=7.0)
+    flaky.runs["single"][2] = run_of(20.0)
+    flaky.failures.append("run 1, single: it\n fell")
+    assert sorted(peers.ratios(psephos, fast, "single")) == [0.1, 0.9, 2.0]
+    text = peers.text_of(psephos, [fast, absent, flaky], 400, "Machine: this.")
+    assert "| f | **100** (50 – 100) | **0.90** (0.10 – 2.00) | – |  | 7; 0 |" in text
+    assert "| a | not run: it is / not to be had |" in text
+    assert "| y | **20** (20 – 20) | **0.50** (0.50 – 0.50) |" in text
+    assert "- y: run 1, single: it fell" in text
+    told = peers.document(psephos, [fast, absent])
+    assert told["f"]["psephos_ratio"] == {"single": 0.9}
+    assert told["a"] == {
+        "per_second": {}, "psephos_ratio": {}, "runs": {}, "failures": [], "not_run": absent.not_run,
+    }  # fmt: skip
+    psephos.signed["batch"], fast.signed["batch"] = {"aa"}, {"bb"}
+    assert "✗ the nodes did not get the same bytes" in peers.text_of(psephos, [fast], 400, "")
+
+
+async def test_a_peer_that_falls_over_is_noted_and_asked_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    falls = peers.Peer("falls", lambda: None, lambda _: [sys.executable, "-c", "exit('no such thing')"])
+    absent = peers.Peer("absent", lambda: None, lambda _: ["/no/such/program"])
+    told: list[int] = []
+    await peers.compare([falls, absent], 200, 5, float("inf"), lambda: told.append(1))
+    for peer, said in ((falls, "exit code 1: no such thing"), (absent, "it does not start")):
+        assert len(peer.failures) == peers.FAILURES_MAX
+        assert said in peer.not_run
+        assert not any(peer.runs.values())
+    assert len(told) == 2 * peers.FAILURES_MAX
+    assert "left out" not in capsys.readouterr().out
+    late = peers.Peer("late", lambda: None, lambda _: [])
+    await peers.compare([late], 200, 5, time.monotonic() - 1, lambda: told.append(1))
+    assert "run 1 of 5 would last beyond" in capsys.readouterr().out
+    assert late.failures == []
 
 
 def test_a_table_is_put_beside_prose_that_stays(tmp_path: Path) -> None:
