@@ -17,6 +17,7 @@ from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.api.pages import HOSTS
 from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
+from gateway.api.unreadable import RequestHandler
 from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
 from gateway.metrics import METRICS, fill
@@ -76,13 +77,8 @@ class HttpServer:
 
     def __init__(self, app: web.Application) -> None:
         self._guard = app[GUARD]
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_S,
-            lingering_time=LINGERING_S,
-            keepalive_timeout=app[GATEWAY].config.limits.idle_s,
-        )
+        self._idle_s = app[GATEWAY].config.limits.idle_s
+        self._runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_S)
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -93,7 +89,17 @@ class HttpServer:
             raise RuntimeError("the runner has no server")
         await self._guard.start()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._guard.factory(server), host, port, backlog=BACKLOG)
+
+        def connection() -> RequestHandler:
+            return RequestHandler(
+                server,
+                loop=loop,
+                access_log=None,  # type: ignore[arg-type] # AppRunner hands it on, too: no line for each request
+                lingering_time=LINGERING_S,
+                keepalive_timeout=self._idle_s,
+            )
+
+        self._server = await loop.create_server(self._guard.factory(connection), host, port, backlog=BACKLOG)
         port_bound: int = self._server.sockets[0].getsockname()[1]
         return port_bound
 

@@ -145,24 +145,29 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
         _admit(request)
         response = await handler(request)
     except Problem as problem:
-        response = _problem(problem, request_id)
+        response = problem_answer(problem, request_id)
     except NoValidator as error:
-        response = _problem(Problem(503, "no-validator", f"No validator can answer this now: {error}."), request_id)
+        response = problem_answer(
+            Problem(503, "no-validator", f"No validator can answer this now: {error}."), request_id
+        )
     except web.HTTPException as error:
         code = (error.reason or "error").lower().replace(" ", "-")
-        response = _problem(
+        response = problem_answer(
             Problem(error.status, code, f"{error.reason}: {request.method} {request.path}."), request_id
         )
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
     except Exception:
         log.exception("a request failed")
-        response = _problem(Problem(500, "internal-error", "The gateway failed; its log has the reason."), request_id)
+        response = problem_answer(
+            Problem(500, "internal-error", "The gateway failed; its log has the reason."), request_id
+        )
     response.headers[REQUEST_ID_HEADER] = request_id
     return response
 
 
-def _problem(problem: Problem, request_id: str) -> web.Response:
+def problem_answer(problem: Problem, request_id: str) -> web.Response:
+    """A problem document as an answer."""
     log.debug("answered %d %s", problem.status, problem.code)
     document: dict[str, Any] = problem.document(request_id)
     response = web.Response(body=orjson.dumps(document), status=problem.status, content_type="application/problem+json")

@@ -123,7 +123,7 @@ def _operation(one: Operation, schemas: _Schemas) -> dict[str, Any]:
     for status, reply in sorted(one.replies.items()):
         shown["responses"][str(status)] = _reply(reply, schemas)
     guards = (403, *((401, 429) if one.need != "open" else ()), *((415,) if one.method == "POST" else ()))
-    for status in (*one.problems, *guards):
+    for status in (400, *one.problems, *guards):  # 400: any request can be unreadable
         problem = _problem(status, schemas)
         known = shown["responses"].setdefault(str(status), problem)
         known["content"] |= problem["content"]

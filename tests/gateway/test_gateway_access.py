@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -13,9 +14,10 @@ import pytest
 
 from cluster.cli import main
 from gateway.access import KEY_PREFIX, Rate, hash_api_key, new_api_key
-from gateway.config import ApiKeyConfig, ConfigError, GatewayConfig, LimitsConfig, check_exposure, load_config
+from gateway.config import ApiKeyConfig, GatewayConfig, LimitsConfig, check_exposure, load_config
 from gateway.server import OPERATIONS
 from serving.connections import raise_file_limit
+from serving.settings import ConfigError
 from tests.gateway.gateway_network import Caller, Network, until
 
 
@@ -193,6 +195,33 @@ async def test_slow_senders_are_closed_in_time(network: Network, first: bytes, d
         raw.writer.write(first)
         async with asyncio.timeout(20):
             assert 0.3 < await raw.lifetime(drip) < 10
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /health?" + b"x" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9000 + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS
+        b"GET /health HTTP/9\r\n\r\n",
+    ],
+    ids=["line", "header", "tls", "version"],
+)
+async def test_what_cannot_be_read_is_answered_with_a_problem_document(network: Network, request_: bytes) -> None:
+    async with network.gateway() as (_, api):
+        raw = await Raw.open(api)
+        raw.writer.write(request_)
+        async with asyncio.timeout(20):
+            head, _, body = (await raw.reader.read()).partition(b"\r\n\r\n")  # to the end: it is closed
+        raw.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await raw.writer.wait_closed()
+        assert b" 400 " in head.split(b"\r\n")[0]
+        assert b"Content-Type: application/problem+json" in head
+        problem = json.loads(body)
+        assert (problem["code"], problem["status"]) == ("not-http", 400)
+        assert f"X-Request-Id: {problem['request_id']}".encode() in head
+        assert (await api.get("/health")).status_code == 200
 
 
 async def test_a_slow_body_is_told_why(network: Network) -> None:

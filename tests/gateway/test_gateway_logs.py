@@ -196,6 +196,8 @@ async def test_a_monitor_can_follow_a_log(network: Network) -> None:
         ("/api/votes/receipt?election_id=1&transaction_hash=0x00", 422, "not-valid"),
         ("/api/votes/receipt?election_id=1&transaction_hash=" + "00" * 32, 400, "missing-parameter"),
         ("/api/votes/receipt?election_id=1&ballot_index=0&transaction_hash=" + "00" * 32, 404, "unknown-ballot"),
+        ("/api/votes/receipt?election_id=1&transaction_id=x&transaction_hash=", 422, "not-valid"),
+        ("/api/votes/receipt?election_id=1&transaction_id=x&ballot_index=y", 422, "not-valid"),
         ("/api/votes/receipt?election_id=1&transaction_id=x&checkpoint=1", 422, "not-valid"),
         ("/v1/anchor/x/receipt", 422, "not-valid"),
         (f"/v1/anchor/{BATCH}/receipt", 404, "unknown-anchor"),
