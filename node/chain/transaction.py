@@ -103,11 +103,11 @@ def _bytes(item: rlp.Decoded, name: str, lengths: tuple[int, ...] = ()) -> bytes
     return item
 
 
-def _integer(item: rlp.Decoded) -> int:
-    """`rlp.decode_int` of at most 64 bits, with the short way that almost every item takes."""
-    if len(item) <= 8 and isinstance(item, bytes) and item[:1] != b"\0":
+def _integer(item: rlp.Decoded, bytes_max: int = 8) -> int:
+    """`rlp.decode_int` of at most so many bytes, with the short way that almost every item takes."""
+    if len(item) <= bytes_max and isinstance(item, bytes) and item[:1] != b"\0":
         return int.from_bytes(item, "big")
-    return rlp.decode_int(item, bits_max=64)
+    return rlp.decode_int(item, bits_max=bytes_max * 8)
 
 
 def _signature(parity: int, r: rlp.Decoded, s: rlp.Decoded) -> bytes:
@@ -120,12 +120,10 @@ def _unsigned(raw: bytes, start: int, signature_items: list[rlp.Decoded]) -> byt
     """The encoded fields ahead of the signature: what is canonical need not be encoded again. `raw` is a list there."""
     first = raw[start]
     begin = start + 1 if first < 0xF8 else start + first - 0xF6
-    return raw[begin : len(raw) - sum(_encoded_length(item) for item in signature_items)]
-
-
-def _encoded_length(item: rlp.Decoded) -> int:
-    """How many bytes an integer's item of up to 55 bytes takes."""
-    return 1 if len(item) == 1 and item < b"\x80" else 1 + len(item)  # type: ignore[operator]
+    end = len(raw)
+    for item in signature_items:  # integers, of up to 55 bytes
+        end -= 1 if len(item) == 1 and item < b"\x80" else 1 + len(item)  # type: ignore[operator]
+    return raw[begin:end]
 
 
 def _decode_legacy(raw: bytes) -> Transaction:
@@ -173,11 +171,11 @@ def _decode_typed(raw: bytes) -> Transaction:
         type=kind,
         chain_id=_integer(items[0]),
         nonce=_integer(items[1]),
-        max_priority_fee_per_gas=rlp.decode_int(fees[0]),
-        max_fee_per_gas=rlp.decode_int(fees[-1]),
+        max_priority_fee_per_gas=_integer(fees[0], 32),
+        max_fee_per_gas=_integer(fees[-1], 32),
         gas_limit=_integer(gas),
         to=_bytes(to, "to", (0, 20)),
-        value=rlp.decode_int(value),
+        value=_integer(value, 32),
         data=_bytes(data, "data"),
         access_list=() if access_list == [] else _access_list(access_list),
         signature=signature,
