@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from gateway.audit import Auditor
 from gateway.book import Commit, Item
-from gateway.casting import ballot_of, refused
+from gateway.casting import Late, ballot_of, refused, stood
 from gateway.client_types import (
     BlockchainState,
     ConfirmationStatus,
@@ -32,7 +32,7 @@ from gateway.client_types import (
     ValidatorReport,
     VoteReceipt,
 )
-from gateway.config import AnchorsConfig, BatchConfig, ConfigError, ElectionsConfig, RpcConfig, load_genesis
+from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig, RpcConfig, load_genesis
 from gateway.core import Core, Plan
 from gateway.elections import state_name
 from gateway.faults import invalid_body
@@ -45,6 +45,7 @@ from gateway.state import first_state
 from gateway.validators import DEFAULT_VALIDATORS, NoValidator, ValidatorNode, ValidatorStatus
 from gateway.views import audit_shown, chain_status, kept_status, results_shown, taken, validators_shown
 from node.chain.genesis import domain_of
+from serving.settings import ConfigError
 
 __all__ = [
     "DEFAULT_VALIDATORS",
@@ -255,8 +256,11 @@ class BlockchainClient:
         core = await self._running()
         sealed = _text(encrypted_vote)
         body = _vote(voter_id=voter_id, election_id=election_id, encrypted_vote=sealed, transaction_id=transaction_id)
-        ballot, known_as = await ballot_of(core, body)
-        item = await core.cast(ballot)
+        try:
+            ballot, known_as = await ballot_of(core, body)
+            item = await core.cast(ballot)
+        except Late as late:
+            ballot, known_as, item = late.ballot, late.transaction_id, await stood(core, late)
         await item.wait(self._submit_wait_s)
         log.debug("vote of %s… in election %d: %s", ballot.nullifier.hex()[:8], ballot.election, _state_of(item))
         if item.reason is not None:

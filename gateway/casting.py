@@ -4,12 +4,12 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.book import Item, wait_for_ends
 from gateway.chain import Standing
-from gateway.core import Conflict, Core
+from gateway.core import Conflict, Core, conflict, same_ballot
 from gateway.definitions import Election
 from gateway.elections import state_name
 from gateway.models import VoteBody
@@ -21,6 +21,7 @@ from gateway.views import record_shown
 from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
 
 _DIGITS = re.compile(r"\d{1,3}", re.ASCII)
+LOOKED_FOR_AT_ONCE = 16
 CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
@@ -31,9 +32,45 @@ def _admit_all(nullifier: bytes) -> None:
 async def ballot_of(core: Core, vote: VoteBody, admit: Callable[[bytes], None] = _admit_all) -> tuple[Ballot, str]:
     """The ballot of a vote and its transaction id. `admit` may refuse the voter.
 
-    Raises Problem where the election will surely not take it.
+    Raises Problem where the election will surely not take it; Late, which is to be told by `stood`.
     """
     return _Booth(core, vote.election_id, await _election(core, vote.election_id)).ballot(vote, admit)
+
+
+class Late(Problem):
+    """A ballot for an election that takes none any more. It may stand since before: `stood` looks."""
+
+    def __init__(self, state: str, ballot: Ballot, transaction_id: str) -> None:
+        super().__init__(409, "election-not-open", f"The election is {state}.", state=state)
+        self.ballot = ballot
+        self.transaction_id = transaction_id
+
+
+async def stood(core: Core, late: Late) -> Item:
+    """The record that stands for a ballot which was sent again after the end: whoever got no answer still gets one.
+
+    Raises Problem: 409 where another ballot of this voter stands or none does, 503 where too few can be asked.
+    """
+    ballot = late.ballot
+    known = core.book.ballot(ballot.nullifier)
+    if known is not None and known.reason is None:
+        return await core.cast(ballot)
+    standing = await _standing(core, ballot)
+    if standing is None:
+        raise late
+    item = Item(standing.record, standing.timestamp * 1000)
+    item.place, item.index = standing.place, standing.index
+    if not same_ballot(standing.record, ballot):
+        raise conflict(item)
+    return item
+
+
+async def _standing(core: Core, ballot: Ballot) -> Standing | None:
+    try:
+        return await core.chain.ballot(ballot.election, nullifier=ballot.nullifier, sure=True)
+    except NoValidator as error:
+        detail = f"The election takes no ballots any more, and no validator can say whether this one stands: {error}."
+        raise Problem(503, "no-validator", detail) from None
 
 
 @dataclass(slots=True)
@@ -69,6 +106,7 @@ async def cast_votes(
             casting.item = core.keep(ballot)
         except Problem as problem:
             casting.problem = problem
+    await _find_late(core, castings)
     await wait_for_ends([casting.item for casting in castings if casting.item is not None], wait_s)
     for casting in castings:
         if casting.item is not None and not casting.item.durable:  # most share one commit, over after the first wait
@@ -82,6 +120,21 @@ async def cast_votes(
             except Problem as problem:
                 casting.problem = problem
     return castings
+
+
+async def _find_late(core: Core, castings: Sequence[Casting]) -> None:
+    """Look for what stands of the ballots that came too late."""
+    at_once = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
+
+    async def find(casting: Casting, late: Late) -> None:
+        async with at_once:
+            casting.transaction_id = late.transaction_id
+            try:
+                casting.item, casting.problem = await stood(core, late), None
+            except Problem as problem:
+                casting.problem = problem
+
+    await asyncio.gather(*(find(one, one.problem) for one in castings if isinstance(one.problem, Late)))
 
 
 async def _found(core: Core, id_: int) -> Election | Problem | None:
@@ -115,11 +168,12 @@ class _Booth:
             kind, content = KIND_SEALED, vote.encrypted_vote.encode()
         else:
             kind, content = KIND_OPEN, bytes((_choice(self._election, vote.choice),))
+        ballot = Ballot(self._id, nullifier, record_id, kind, content)
         if kind not in self._open_to:
-            if self._election is not None:
-                _check_election(self._core, self._election, kind)
+            if self._election is not None and (state := _check_election(self._core, self._election, kind)) is not None:
+                raise Late(state, ballot, transaction_id)
             self._open_to.add(kind)
-        return Ballot(self._id, nullifier, record_id, kind, content), transaction_id
+        return ballot, transaction_id
 
 
 async def _election(core: Core, id_: int) -> Election | None:
@@ -155,7 +209,8 @@ def _choice(election: Election | None, choice: int | str | None) -> int:
     return choice
 
 
-def _check_election(core: Core, election: Election, kind: int) -> None:
+def _check_election(core: Core, election: Election, kind: int) -> str | None:
+    """The election's state where it takes no ballots any more. Raises Problem where it never took this kind here."""
     if not core.elections.key_fits(election):
         raise key_mismatch()
     if not election.kinds >> kind & 1:
@@ -163,9 +218,9 @@ def _check_election(core: Core, election: Election, kind: int) -> None:
         raise Problem(422, "not-allowed", f"This election takes only {taken}.")
     # The grace is for what came before closing: what comes now is too late, whatever the definition's age.
     if 0 < election.closes_at <= time.time() and election.state == ElectionState.OPEN:
-        raise Problem(409, "election-not-open", "The election is closed.", state="delivering")
-    if election.state in (ElectionState.CLOSED, ElectionState.CANCELLED, ElectionState.DELIVERING):
-        raise Problem(409, "election-not-open", f"The election is {state_name(election)}.", state=state_name(election))
+        return state_name(replace(election, state=ElectionState.DELIVERING))
+    over = election.state in (ElectionState.CLOSED, ElectionState.CANCELLED, ElectionState.DELIVERING)
+    return state_name(election) if over else None
 
 
 async def refused(core: Core, item: Item, shown: dict[str, Any]) -> Problem:

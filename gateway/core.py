@@ -194,7 +194,7 @@ class Core:
         self.touched.add(ballot.election)
         standing = self.book.ballot(ballot.nullifier)
         if standing is not None and standing.reason is None:
-            if not _same_ballot(standing.record, ballot):
+            if not same_ballot(standing.record, ballot):
                 raise conflict(standing)
             self.book.alias(ballot.record_id, standing)
             return standing
@@ -289,7 +289,8 @@ def warning_at(level: int) -> str | None:
     return LEVELS[level] if level >= 3 else None
 
 
-def _same_ballot(record: Record, ballot: Ballot) -> bool:
+def same_ballot(record: Record, ballot: Ballot) -> bool:
+    """Whether a record is a ballot that is cast alike."""
     return isinstance(record, Ballot) and (record.kind, record.content) == (ballot.kind, ballot.content)
 
 

@@ -11,7 +11,7 @@ from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.calls import ballots_of, read_cast
-from gateway.casting import Casting, ballot_of, cast_votes, refused
+from gateway.casting import Casting, Late, ballot_of, cast_votes, refused, stood
 from gateway.core import Conflict, warning_at
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
@@ -28,9 +28,11 @@ async def submit(request: web.Request) -> web.Response:
     """One vote: 200 `confirmed`, 202 `pending`, or a problem that says why it does not count."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, VoteBody)
-    ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
     try:
+        ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
         item = gateway.keep(ballot)
+    except Late as late:
+        item, transaction_id = await stood(gateway, late), late.transaction_id
     except Conflict as found:
         raise await gateway.stands(found) from None
     await item.wait(wait_s(request, gateway))  # only what is durable gets an end; the rest is waited for behind it

@@ -1,0 +1,71 @@
+"""What was cast before an election's end and is sent again behind it is told where it stands, by whichever gateway."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.blockchain_client import BlockchainClient, Problem
+from tests.gateway.gateway_network import Caller, Network
+from tests.gateway.test_gateway_client import settings
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Network]:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        one = Network(tmp_path, client)
+        await one.start()
+        yield one
+        await one.stop()
+
+
+async def ended(api: Caller, how: str) -> dict[str, Any]:
+    """Cast one ballot and end the election; what was answered to the ballot."""
+    election = {"election_id": 1, "title": "t", "options": ["a", "b"], "delivery_grace_s": 0}
+    assert (await api.post("/api/elections", election, Prefer="wait=20")).status_code == 201
+    first = await api.vote("ann", 1, transaction_id="ann's", wait=20)
+    assert first.status_code == 200
+    assert (await api.post(f"/api/elections/1/{how}", Prefer="wait=20")).status_code == 200
+    return {**first.json(), "validator": None}
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_sent_again_behind_the_end(network: Network, how: str) -> None:
+    async with network.gateway("one") as (_, api):
+        first = await ended(api, how)
+        again = await api.vote("ann", 1, transaction_id="ann's")
+        assert (again.status_code, {**again.json(), "validator": None}) == (200, first)
+    async with network.gateway("without that disk") as (gateway, api):
+        again = await api.vote("ann", 1, transaction_id="ann's")
+        assert (again.status_code, again.json()) == (200, first)
+        other = await api.vote("ann", 0, transaction_id="another")
+        assert (other.status_code, other.json()["code"]) == (409, "already-cast")
+        standing = {name: first[name] for name in ("record_id", "transaction_hash", "block_number", "block_hash")}
+        assert other.json()["standing"] == {"status": "confirmed", "ballot_index": 0, **standing}
+        new = await api.vote("bob", 1)
+        assert (new.status_code, new.json()["code"]) == (409, "election-not-open")
+        votes = [{"voter_id": voter, "election_id": 1, "choice": 1} for voter in ("ann", "bob")]
+        votes.append({"voter_id": "ann", "election_id": 1, "choice": 0})
+        batch = (await api.post("/api/votes/batch", {"votes": votes})).json()
+        told = [(one["status"], one.get("code")) for one in batch["results"]]
+        assert told == [("confirmed", None), ("rejected", "election-not-open"), ("rejected", "already-cast")]
+        assert gateway.book.pending_count == 0
+        network.kill_all()
+        assert (await api.vote("ann", 1)).status_code == 503, "nobody can say that it does not stand"
+
+
+async def test_the_client_is_told_alike(network: Network) -> None:
+    async with network.gateway() as (_, api):
+        election = {"election_id": 1, "title": "t", "options": ["a", "b"]}
+        assert (await api.post("/api/elections", election, Prefer="wait=20")).status_code == 201
+        first = await api.vote("ann", None, encrypted_vote="§", transaction_id="ann's", wait=20)
+        assert (await api.post("/api/elections/1/close", Prefer="wait=20")).status_code == 200
+    async with BlockchainClient(config=settings(network)) as client:
+        again = await client.submit_vote("ann", 1, "§", "ann's")
+        assert (again["status"], again["block_hash"]) == ("confirmed", first.json()["block_hash"])
+        for voter, code in (("ann", "already-cast"), ("bob", "election-not-open")):
+            with pytest.raises(Problem) as refused:
+                await client.submit_vote(voter, 1, "another")
+            assert (refused.value.status, refused.value.code) == (409, code)
