@@ -1,25 +1,13 @@
 """bootnode.toml and its overrides from the environment (PSEPHOS_BOOTNODE_…), checked."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
 
-from node.p2p.endpoint import parse_endpoint
-from serving.logs import Format, Level
-
-
-def _bind(text: str) -> str:
-    parse_endpoint(text, port_min=0)
-    return text
-
-
-def _name(text: str) -> str:
-    if not 1 <= len(text) <= 64 or not text.isprintable():
-        raise ValueError("expected 1 to 64 printable characters")
-    return text
+from serving.endpoint import Endpoint, parse_bind
+from serving.settings import Bind, LogConfig, MetricsConfig, Name, Settings, Table, load_settings
 
 
 def _address(text: str) -> str:
@@ -29,45 +17,23 @@ def _address(text: str) -> str:
     return text.lower()
 
 
-class LogConfig(BaseModel):
-    """How much is logged, and how."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    level: Level = Field(default="INFO", description="the least level that is logged")
-    format: Format = Field(default="text", description="lines for people, or JSON objects for machines")
-
-
-class MetricsConfig(BaseModel):
-    """For Prometheus."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    bind: Annotated[str, AfterValidator(_bind)] | None = Field(
-        default=None,
-        description="host:port where GET /metrics is answered, to anyone; nowhere when left out; port 0: a free one, "
-        "which `url_file` names",
-    )
-    url_file: Path = Field(default=Path("metrics.url"), description="where to write the URL of the metrics")
-
-
-class LimitsConfig(BaseModel):
+class LimitsConfig(Table):
     """How much the table holds."""
-
-    model_config = ConfigDict(extra="forbid")
 
     open_seats: int = Field(default=256, ge=0, le=768, description="records of addresses without a reserved seat")
     record_life_s_max: int = Field(default=7 * 24 * 3600, ge=60, description="a record may not expire later than this")
 
 
-class BootnodeConfig(BaseSettings):
+class BootnodeConfig(Settings):
     """One bootnode. Relative paths are relative to the file's folder."""
 
-    model_config = SettingsConfigDict(env_prefix="PSEPHOS_BOOTNODE_", env_nested_delimiter="__", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix="PSEPHOS_BOOTNODE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
-    name: Annotated[str, AfterValidator(_name)] = Field(default="bootnode", description="what logs call it")
+    name: Name = Field(default="bootnode", description="what logs call it")
     genesis: Path = Field(default=Path("genesis.json"), description="the network whose records it keeps")
-    bind: Annotated[str, AfterValidator(_bind)] = Field(default="127.0.0.1:30300", description="host:port of its HTTP")
+    bind: Bind = Field(default="127.0.0.1:30300", description="host:port of its HTTP")
     data: Path = Field(default=Path("records.json"), description="what it knows, across restarts")
     allow: list[Annotated[str, AfterValidator(_address)]] = Field(
         default=[], max_length=256, description="addresses with a reserved seat, besides the genesis validators"
@@ -76,25 +42,12 @@ class BootnodeConfig(BaseSettings):
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment goes before the file, whose content comes as arguments."""
-        return env_settings, init_settings
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it listens."""
+        return parse_bind(self.bind)
 
 
 def load_config(path: Path) -> BootnodeConfig:
-    """Read a configuration file. Raises OSError, tomllib.TOMLDecodeError or pydantic.ValidationError (a ValueError)."""
-    with path.open("rb") as file:
-        document = tomllib.load(file)
-    config = BootnodeConfig(**document)
-    folder = path.resolve().parent
-    metrics = config.metrics.model_copy(update={"url_file": folder / config.metrics.url_file})
-    paths = {"genesis": folder / config.genesis, "data": folder / config.data}
-    return config.model_copy(update={**paths, "metrics": metrics})
+    """Read and check the file; paths come back absolute. Raises ConfigError."""
+    return load_settings(BootnodeConfig, path)

@@ -17,12 +17,13 @@ from bootnode.config import BootnodeConfig, load_config
 from bootnode.table import ForeignTable, Outdated, Table
 from node.chain.errors import PeerError
 from node.chain.genesis import domain_of, parse_genesis
-from node.p2p.endpoint import parse_endpoint
 from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX
 from node.version import VERSION
 from serving.connections import ConnectionGuard
+from serving.endpoint import parse_bind
 from serving.logs import Format, configure
 from serving.metrics import COMMON, DISK_FREE, INFO, Metric, MetricsServer, Page, disk_free_bytes
+from serving.settings import ConfigError
 
 RECORDS = Metric("psephos_bootnode_records", "gauge", "Peer records; expired ones are still a hint.", ("state",))
 ANNOUNCEMENTS = Metric("psephos_bootnode_announcements_total", "counter", "Records that peers sent.", ("outcome",))
@@ -90,12 +91,12 @@ class Bootnode:
         if runner.server is None:
             raise RuntimeError("the runner has no server")
         await self._guard.start()
-        bind = parse_endpoint(self._config.bind, port_min=0)
+        bind = self._config.endpoint
         metrics: MetricsServer | None = None
         server: asyncio.Server | None = None
         if self._config.metrics.bind is not None:
-            endpoint = parse_endpoint(self._config.metrics.bind, port_min=0)
-            metrics = MetricsServer((endpoint.host, endpoint.port), METRICS, self._fill, self._config.metrics.url_file)
+            endpoint = parse_bind(self._config.metrics.bind)
+            metrics = MetricsServer(endpoint, METRICS, self._fill, self._config.metrics.url_file)
         try:
             make = self._guard.factory(runner.server)
             server = await asyncio.get_running_loop().create_server(
@@ -227,9 +228,13 @@ def run(config_path: Path, log_format: Format | None = None) -> int:
     """
     try:
         config = load_config(config_path)
-        configure(config.name, config.log.level, log_format or config.log.format)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- logging is not set up yet
+        return 1
+    configure(config.name, config.log.level, log_format or config.log.format)
+    try:
         asyncio.run(_serve_until_signal(Bootnode(config)))
-    except (OSError, ValueError) as error:  # TOML, JSON, genesis and validation errors are ValueErrors
-        print(f"bootnode: {config_path}: {error}", file=sys.stderr)  # noqa: T201 -- logging may not be set up yet
+    except (OSError, ValueError) as error:  # of its port, and of genesis
+        print(f"bootnode: {config_path}: {error}", file=sys.stderr)  # noqa: T201 -- why it ends, to who started it
         return 1
     return 0

@@ -25,10 +25,11 @@ def add_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _run_journal(options: argparse.Namespace) -> int:
-    from gateway.config import ConfigError, load_genesis
+    from gateway.config import load_genesis
     from gateway.journal_check import check_journal, folders_of
     from gateway.journal_format import JournalCorrupt
     from node.chain.genesis import domain_of
+    from serving.settings import ConfigError
 
     try:
         domain = None if options.genesis is None else domain_of(load_genesis(options.genesis))

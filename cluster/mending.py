@@ -8,7 +8,7 @@ from cluster.keys import open_key
 from cluster.network import ClusterError
 from node.chain.errors import LedgerError
 from node.chain.genesis import GenesisError, domain_of
-from node.config import ConfigError, NodeConfig, load_config, parse_address
+from node.config import NodeConfig, load_config, parse_address
 from node.consensus.guard import GuardCorrupt, GuardState, replay
 from node.consensus.override import Override, OverrideError, verify_override
 from node.guardfile import GuardError, GuardFile
@@ -17,6 +17,7 @@ from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
 from node.overridefile import override_text, read_overrides
 from node.service import load_genesis
+from serving.settings import ConfigError
 
 _RISK = """\
 A lost guard means: this validator may have signed what nobody here remembers. Signing again too low, it could sign a

@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cluster.network import NODES, ClusterError, load
 from node.chain.errors import LedgerError, PeerError
 from node.chain.genesis import Genesis, GenesisError, domain_of
-from node.config import ConfigError, NodeConfig, load_config
+from node.config import NodeConfig, load_config
 from node.consensus.override import Override, OverrideError
 from node.leveldb import DAMAGE, DatabaseError, LevelDB
 from node.overridefile import read_overrides
 from node.service import load_genesis
 from node.store import Store
+from serving.settings import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

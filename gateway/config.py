@@ -1,33 +1,24 @@
 """The gateway's configuration: a TOML file checked by pydantic, each key overridable by PSEPHOS_GATEWAY_… ."""
 
-import ipaddress
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
 
 from gateway.sets import check_overrides
 from node.chain.contracts.ballots import RECORDS_MAX
 from node.chain.genesis import Genesis, GenesisError, domain_of, parse_genesis
 from node.chain.transaction import TRANSACTION_BYTES_MAX
 from node.consensus.override import FILE_BYTES_MAX, Override, OverrideError, parse_overrides
-from serving.hosts import parse_host
-from serving.logs import Format, Level
+from serving.endpoint import Endpoint, parse_bind
+from serving.hosts import is_loopback
+from serving.settings import Bind, ConfigError, Host, LogConfig, MetricsConfig, Name, Settings, Table, load_settings
 
 
-class ConfigError(RuntimeError):
-    """A configuration or genesis file that cannot be used; the message names key, value and what is expected."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ValidatorConfig(_Section):
+class ValidatorConfig(Table):
     """One validator that the gateway talks to."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -35,7 +26,7 @@ class ValidatorConfig(_Section):
     p2p_url: Annotated[str, Field(description="host:port of its p2p listener; shown, never dialled")] = ""
 
 
-class ElectionsConfig(_Section):
+class ElectionsConfig(Table):
     """What the gateway does about elections on its own."""
 
     auto_create: Annotated[
@@ -44,7 +35,7 @@ class ElectionsConfig(_Section):
     auto_create_options: Annotated[int, Field(ge=2, le=64, description="options of an election made so")] = 10
 
 
-class BatchConfig(_Section):
+class BatchConfig(Table):
     """How records are gathered into transactions."""
 
     gather_ms: Annotated[
@@ -58,7 +49,7 @@ class BatchConfig(_Section):
     in_flight_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them")] = 16 << 20
 
 
-class LimitsConfig(_Section):
+class LimitsConfig(Table):
     """Bounds on what is asked of the gateway."""
 
     wait_s: Annotated[float, Field(ge=0, le=60, description="how long a caller waits who names no time")] = 2.0
@@ -73,7 +64,7 @@ class LimitsConfig(_Section):
     pending_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them in memory")] = 256 << 20
 
 
-class RpcConfig(_Section):
+class RpcConfig(Table):
     """How validators are asked."""
 
     timeout_ms: Annotated[int, Field(ge=50, le=60_000, description="deadline of one call")] = 2_000
@@ -86,7 +77,7 @@ class RpcConfig(_Section):
     )
 
 
-class AnchorsConfig(_Section):
+class AnchorsConfig(Table):
     """How anchors that validators refuse are tried again."""
 
     attempts_max: Annotated[int, Field(ge=1, le=20, description="refusals after which an anchor is failed")] = 5
@@ -97,7 +88,7 @@ class AnchorsConfig(_Section):
     stats_refresh_s: Annotated[float, Field(gt=0, description="how old the statistics may be")] = 600.0
 
 
-class CallbacksConfig(_Section):
+class CallbacksConfig(Table):
     """Who may be told of an anchor's end."""
 
     hosts: Annotated[
@@ -116,12 +107,10 @@ class CallbacksConfig(_Section):
     backoff_ms: Annotated[int, Field(ge=1, description="pause after the first failure; doubles up to an hour")] = 1_000
 
 
-_FOLDER_PATHS = ("genesis", "key", "master_secret", "election_keys", "journal", "spool")
-
 Scope = Literal["vote", "anchor", "read", "admin"]
 
 
-class ApiKeyConfig(_Section):
+class ApiKeyConfig(Table):
     """One key that callers may use. The key itself is written nowhere: it is 32 random bytes, so its hash is enough."""
 
     name: Annotated[str, Field(min_length=1, max_length=64, description="what logs call its holder")]
@@ -129,7 +118,7 @@ class ApiKeyConfig(_Section):
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, description="what it may do; admin may do everything")]
 
 
-class RatesConfig(_Section):
+class RatesConfig(Table):
     """How often one caller may come; 0 is no limit, since a backend is one caller."""
 
     client_per_s: Annotated[float, Field(ge=0, description="requests a second of one API key, or of one address")] = 0.0
@@ -138,41 +127,14 @@ class RatesConfig(_Section):
     voter_burst: Annotated[int, Field(ge=1, description="how many of them may come at once")] = 5
 
 
-class LogConfig(_Section):
-    """What is logged, and how."""
-
-    level: Annotated[Level, Field(description="the least level that is logged")] = "INFO"
-    format: Annotated[Format, Field(description="lines for people, or JSON objects for machines")] = "text"
-
-
-class MetricsConfig(_Section):
-    """For Prometheus."""
-
-    bind: Annotated[
-        str | None,
-        Field(
-            description="host:port where GET /metrics is answered, to anyone; nowhere when left out; port 0: a free "
-            "one, which `url_file` names"
-        ),
-    ] = None
-    url_file: Annotated[Path, Field(description="where to write the URL of the metrics")] = Path("metrics.url")
-
-    @field_validator("bind")
-    @classmethod
-    def _check_bind(cls, value: str | None) -> str | None:
-        if value is not None:
-            split_endpoint(value)
-        return value
-
-
-class GatewayConfig(BaseSettings):
+class GatewayConfig(Settings):
     """All settings of one gateway. Paths are relative to the configuration file's folder."""
 
     model_config = SettingsConfigDict(
         env_prefix="PSEPHOS_GATEWAY_", env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=64, description="what logs call it")] = "gateway"
+    name: Annotated[Name, Field(description="what logs call it")] = "gateway"
     genesis: Annotated[Path, Field(description="the network's genesis document")] = Path("genesis.json")
     key: Annotated[
         Path, Field(description="its account's private key, one line of 0x-hex or a keystore V3, mode 0600")
@@ -189,9 +151,9 @@ class GatewayConfig(BaseSettings):
     journal: Annotated[Path, Field(description="folder of what is accepted and not yet final")] = Path("journal")
     spool: Annotated[Path, Field(description="folder that takes over when the journal's disk fails")] = Path("spool")
     state: Annotated[Path, Field(description="file with the last verified head and tallies")] = Path("verified.json")
-    bind: Annotated[str, Field(description="host:port of the HTTP API")] = "127.0.0.1:8000"
+    bind: Annotated[Bind, Field(description="host:port of the HTTP API")] = "127.0.0.1:8000"
     hosts: Annotated[
-        tuple[Annotated[str, AfterValidator(parse_host)], ...],
+        tuple[Host, ...],
         Field(
             max_length=100,
             description="names under which callers without an API key may reach it, besides addresses, localhost and "
@@ -219,31 +181,6 @@ class GatewayConfig(BaseSettings):
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment over the file, which comes in as arguments."""
-        return env_settings, init_settings
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, value: str) -> str:
-        if not value.isprintable():
-            raise ValueError("expected printable characters")
-        return value
-
-    @field_validator("bind")
-    @classmethod
-    def _check_bind(cls, value: str) -> str:
-        split_endpoint(value)
-        return value
-
     @field_validator("validators")
     @classmethod
     def _check_names(cls, value: tuple[ValidatorConfig, ...]) -> tuple[ValidatorConfig, ...]:
@@ -253,62 +190,21 @@ class GatewayConfig(BaseSettings):
         return value
 
     @property
-    def endpoint(self) -> tuple[str, int]:
+    def endpoint(self) -> Endpoint:
         """Host and port of `bind`."""
-        return split_endpoint(self.bind)
-
-
-def split_endpoint(text: str) -> tuple[str, int]:
-    """Host and port of "host:port" (IPv6 in brackets). Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
-        raise ValueError(f"{text!r} is not host:port")
-    return host.strip("[]"), int(port)
+        return parse_bind(self.bind)
 
 
 def load_config(path: Path) -> GatewayConfig:
-    """Read and check a configuration file. Raises ConfigError."""
-    try:
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path} is not TOML: {error}") from None
-    try:
-        config = GatewayConfig(**document)
-    except SettingsError as error:
-        raise ConfigError(f"a variable PSEPHOS_GATEWAY_…: {error}; lists and tables are JSON") from None
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{_found(fault)}" for fault in error.errors()
-        )
-        raise ConfigError(f"configuration {path}: {faults}") from None
-    folder = path.resolve().parent
-    paths = {name: folder / getattr(config, name) for name in _FOLDER_PATHS}
-    if config.key_password_file is not None:
-        paths["key_password_file"] = folder / config.key_password_file
-    metrics = config.metrics.model_copy(update={"url_file": folder / config.metrics.url_file})
-    callbacks = config.callbacks
-    callbacks = callbacks.model_copy(update={"secret": folder / callbacks.secret, "folder": folder / callbacks.folder})
-    overrides = tuple(folder / path for path in config.overrides)
-    more = {"state": folder / config.state, "callbacks": callbacks, "metrics": metrics, "overrides": overrides}
-    config = config.model_copy(update={**paths, **more})
+    """Read and check a configuration file; its paths come back absolute. Raises ConfigError."""
+    config = load_settings(GatewayConfig, path)
     check_exposure(config)
     return config
 
 
-def _found(fault: Mapping[str, Any]) -> str:
-    """What stands where something else should; not of API keys, where a key itself may stand in place of its hash."""
-    return "" if fault["loc"][:1] == ("api_keys",) else f" (found {fault.get('input')!r})"
-
-
 def check_exposure(config: GatewayConfig) -> None:
     """Raise ConfigError where strangers could reach an API that asks nobody for a key."""
-    host, _ = config.endpoint
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
+    loopback = is_loopback(config.endpoint.host)
     if not (config.api_keys or config.allow_anonymous or loopback):
         raise ConfigError(
             f"bind = {config.bind!r} lets other machines in and there are no api_keys: add one (`psephos api-key` "

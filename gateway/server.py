@@ -16,8 +16,8 @@ from gateway.api import admin, anchors, documentation, documented, elections, he
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.api.pages import HOSTS
-from gateway.config import ConfigError, GatewayConfig, load_config, load_genesis, split_endpoint
 from gateway.api.unreadable import RequestHandler
+from gateway.config import GatewayConfig, load_config, load_genesis
 from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
 from gateway.metrics import METRICS, fill
@@ -25,9 +25,11 @@ from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, raise_file_limit
 from serving.distribution import Calls
+from serving.endpoint import parse_bind
 from serving.hosts import Hosts
 from serving.logs import Format, configure
 from serving.metrics import MetricsServer
+from serving.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +141,7 @@ async def serve(config: GatewayConfig) -> None:
     metrics: MetricsServer | None = None
     if config.metrics.bind is not None:
         metrics = MetricsServer(
-            split_endpoint(config.metrics.bind),
+            parse_bind(config.metrics.bind),
             METRICS,
             lambda page: fill(page, gateway, app[CALLS], app[GUARD]),
             config.metrics.url_file,

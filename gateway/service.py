@@ -11,7 +11,7 @@ from gateway.anchorage import Anchorage
 from gateway.audit import Auditor
 from gateway.callbacks import Callbacks
 from gateway.calls import anchor_call
-from gateway.config import ConfigError, GatewayConfig, load_overrides
+from gateway.config import GatewayConfig, load_overrides
 from gateway.core import LEVELS, Core, Plan, conflict
 from gateway.disk import Disk, FileLock, lock_folder
 from gateway.durability import Durability, Storage
@@ -22,6 +22,7 @@ from gateway.validators import NoValidator, ValidatorNode
 from node.chain.genesis import Genesis, domain_of
 from node.chain.signing import SigningKey
 from node.consensus.override import OverrideError
+from serving.settings import ConfigError
 
 __all__ = ["LEVELS", "Gateway", "conflict"]
 

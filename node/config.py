@@ -7,42 +7,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from node.chain.mempool import MempoolLimits
 from node.consensus.events import Policy
-from node.p2p import endpoint
 from node.pruning import KEEP_MIN
 from node.rpc.limits import Limits
-from serving.hosts import parse_host
-from serving.logs import Format, Level
-
-
-class ConfigError(RuntimeError):
-    """The configuration cannot be used; the message names the file, the key, the value and what was expected."""
-
-
-def parse_endpoint(text: str) -> tuple[str, int]:
-    """Split "host:port" ("[::1]:80" for IPv6). Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"expected HOST:PORT, for instance 127.0.0.1:8001, not '{text}'")
-    return host.strip("[]"), int(port)
-
-
-def _endpoint(text: str) -> str:
-    parse_endpoint(text)
-    return text
-
-
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+from serving.endpoint import is_wildcard, parse_bind
+from serving.settings import Bind, Dialled, Host, LogConfig, MetricsConfig, Name, Settings, Table, load_settings
 
 
 def parse_address(text: str) -> bytes:
@@ -61,18 +34,6 @@ def _address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
-def _name(text: str) -> str:
-    if not 1 <= len(text) <= 64 or not text.isprintable():
-        raise ValueError("expected 1 to 64 printable characters")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
-
-
-Host = Annotated[str, AfterValidator(parse_host)]
-
-
 def _origin(text: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+", text):
         raise ValueError(f"expected an origin without a path, for instance https://explorer.example, not '{text}'")
@@ -82,15 +43,11 @@ def _origin(text: str) -> str:
 Origin = Annotated[str, AfterValidator(_origin)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class P2PConfig(_Table):
+class P2PConfig(Table):
     """`[p2p]`: how this node and its peers reach one another."""
 
-    bind: Endpoint = Field(default="127.0.0.1:30303", description="Where to listen for peers.")
-    advertise: Endpoint | None = Field(
+    bind: Bind = Field(default="127.0.0.1:30303", description="Where to listen for peers.")
+    advertise: Dialled | None = Field(
         default=None, description="The endpoint peers should dial, when it is not `bind`; host names are allowed."
     )
     bootnodes: list[str] = Field(default_factory=list, description="URLs of bootnodes, for instance http://host:30300.")
@@ -101,17 +58,15 @@ class P2PConfig(_Table):
 
     @model_validator(mode="after")
     def _can_be_dialled(self) -> Self:
-        if self.advertise is not None:
-            endpoint.parse_endpoint(self.advertise)
-        elif endpoint.is_wildcard(parse_endpoint(self.bind)[0]):
+        if self.advertise is None and is_wildcard(parse_bind(self.bind).host):
             raise ValueError(f"'advertise' is needed, since nobody can dial the bound address {self.bind}")
         return self
 
 
-class OperatorsConfig(_Table):
+class OperatorsConfig(Table):
     """`[rpc.operators]`: a listener of its own for `admin`, `debug` and `txpool`; off unless it is bound."""
 
-    bind: Endpoint | None = Field(
+    bind: Bind | None = Field(
         default=None, description="Where to listen; keep it on loopback. Port 0: a free one, which `url_file` names."
     )
     url_file: Path = Field(default=Path("operators.url"), description="Where to write the URL that is listened at.")
@@ -121,10 +76,10 @@ class OperatorsConfig(_Table):
     )
 
 
-class RpcConfig(_Table):
+class RpcConfig(Table):
     """`[rpc]`: the JSON-RPC server, which also answers GET /health and GET /ready."""
 
-    bind: Endpoint = Field(default="127.0.0.1:8001", description="Where to listen for HTTP and WebSocket.")
+    bind: Bind = Field(default="127.0.0.1:8001", description="Where to listen for HTTP and WebSocket.")
     dev_accounts: bool = Field(
         default=False,
         description="Sign for callers with the development mnemonic's accounts; on loopback only.",
@@ -140,7 +95,7 @@ class RpcConfig(_Table):
     operators: OperatorsConfig = Field(default_factory=OperatorsConfig, description="The operators' listener.")
 
 
-class ConsensusConfig(_Table):
+class ConsensusConfig(Table):
     """`[consensus]`: the pace of this node; none of it is part of a block's validity."""
 
     block_interval_min_ms: int = Field(default=100, ge=1, description="Least time between blocks when work waits.")
@@ -159,7 +114,7 @@ class ConsensusConfig(_Table):
         )
 
 
-class ChainConfig(_Table):
+class ChainConfig(Table):
     """`[chain]`: how much of the past is kept."""
 
     keep_states: int = Field(
@@ -177,7 +132,7 @@ class ChainConfig(_Table):
         return value
 
 
-class MempoolConfig(_Table):
+class MempoolConfig(Table):
     """`[mempool]`: what waits for a block."""
 
     transactions_max: int = Field(default=50_000, ge=1, description="Most transactions held at once.")
@@ -188,28 +143,12 @@ class MempoolConfig(_Table):
         return MempoolLimits(transactions_max=self.transactions_max, bytes_max=self.bytes_max)
 
 
-class LogConfig(_Table):
-    """`[log]`: lines on standard error."""
-
-    level: Level = Field(default="INFO", description="The least level that is logged.")
-    format: Format = Field(default="text", description="Lines for people, or JSON objects for machines.")
-
-
-class MetricsConfig(_Table):
-    """`[metrics]`: for Prometheus."""
-
-    bind: Endpoint | None = Field(
-        default=None,
-        description="Where GET /metrics is answered, to anyone; nowhere when left out. "
-        "Port 0: a free one, which `url_file` names.",
-    )
-    url_file: Path = Field(default=Path("metrics.url"), description="Where to write the URL of the metrics.")
-
-
-class NodeConfig(BaseSettings):
+class NodeConfig(Settings):
     """One validator's or observer's configuration file."""
 
-    model_config = SettingsConfigDict(extra="forbid", env_prefix="PSEPHOS_NODE_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(
+        env_prefix="PSEPHOS_NODE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
 
     name: Name = Field(description="What logs and peers call this node.")
     genesis: Path = Field(default=Path("genesis.json"), description="The network's genesis file.")
@@ -234,45 +173,7 @@ class NodeConfig(BaseSettings):
     log: LogConfig = Field(default_factory=LogConfig)
     metrics: MetricsConfig = Field(default_factory=MetricsConfig)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment variables win over the file, whose values come in as keyword arguments."""
-        return env_settings, init_settings
-
 
 def load_config(path: Path) -> NodeConfig:
     """Read and check the file; paths come back absolute. Raises ConfigError."""
-    try:
-        values = TomlConfigSettingsSource(NodeConfig, toml_file=path)() if path.is_file() else None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
-    if values is None:
-        raise ConfigError(f"there is no configuration file {path}; 'psephos init' writes one")
-    try:
-        config = NodeConfig(**values)
-    except SettingsError as error:
-        raise ConfigError(f"a variable PSEPHOS_NODE_…: {error}; lists and tables are JSON") from None
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'file'} = {problem.get('input')!r}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        ]
-        raise ConfigError(f"{path}: " + "; ".join(problems)) from None
-    folder = path.resolve().parent
-    for name in ("genesis", "key", "guard", "data"):
-        setattr(config, name, folder / getattr(config, name))
-    for name in ("key_password_file", "override"):
-        if getattr(config, name) is not None:
-            setattr(config, name, folder / getattr(config, name))
-    config.p2p.peers_file = folder / config.p2p.peers_file
-    config.metrics.url_file = folder / config.metrics.url_file
-    config.rpc.operators.url_file = folder / config.rpc.operators.url_file
-    config.rpc.operators.jwt_secret = folder / config.rpc.operators.jwt_secret
-    return config
+    return load_settings(NodeConfig, path)

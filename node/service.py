@@ -19,7 +19,7 @@ from node.chain.errors import InvalidTransaction, LedgerError, PeerError
 from node.chain.genesis import Genesis, GenesisError, parse_genesis
 from node.chain.outcome import Executed
 from node.chain.transaction import Transaction
-from node.config import ConfigError, NodeConfig, load_config, parse_address, parse_endpoint
+from node.config import NodeConfig, load_config, parse_address
 from node.consensus import events as consensus
 from node.consensus.certificate import Certificate
 from node.consensus.evidence import Evidence
@@ -45,8 +45,10 @@ from node.runtime import Runtime
 from node.version import VERSION
 from serving.connections import raise_file_limit
 from serving.distribution import Distributions
+from serving.endpoint import parse_bind
 from serving.logs import Format, configure, fields
 from serving.metrics import MetricsServer, Page
+from serving.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +181,7 @@ class Service:
         self._network = Network(
             key=key,
             domain=self.chain.domain,
-            bind=parse_endpoint(config.p2p.bind),
+            bind=parse_bind(config.p2p.bind),
             advertise=config.p2p.advertise or "",
             name=config.name,
             is_member=self._members.__contains__,
@@ -229,7 +231,7 @@ class Service:
         server = self._rpc_server()
         metrics: MetricsServer | None = None
         if (bind := self._config.metrics.bind) is not None:
-            metrics = MetricsServer(parse_endpoint(bind), METRICS, self._fill, self._config.metrics.url_file)
+            metrics = MetricsServer(parse_bind(bind), METRICS, self._fill, self._config.metrics.url_file)
         try:
             await self._network.start()
             await server.start()
@@ -267,13 +269,13 @@ class Service:
             log.warning("only %d files may be open, so JSON-RPC takes at most %d connections", files, most)
         return RpcServer(
             self,
-            parse_endpoint(rpc.bind),
+            parse_bind(rpc.bind),
             limits,
             hosts=rpc.hosts,
             origins=rpc.origins,
             dev_accounts=rpc.dev_accounts,
             calls=self._metrics.calls,
-            operators=Operators(parse_endpoint(operators.bind), load_or_create(operators.jwt_secret))
+            operators=Operators(parse_bind(operators.bind), load_or_create(operators.jwt_secret))
             if operators.bind
             else None,
         )

@@ -15,7 +15,7 @@ from node.chain.signing import SigningKey
 from node.p2p.connection import Connection
 from node.p2p.dialer import Dialer
 from node.p2p.discovery import Discovery
-from node.p2p.endpoint import Endpoint, is_wildcard, parse_endpoint
+from node.p2p.endpoint import parse_endpoint
 from node.p2p.events import Connected, Disconnected, PeerEvent, PeerInfo, Received
 from node.p2p.identity import Identity
 from node.p2p.kinds import BLOCK_BYTES_MAX_DEFAULT, Kind, payload_bytes_max
@@ -24,6 +24,7 @@ from node.p2p.policy import NetworkPolicy
 from node.p2p.records import PeerRecord
 from node.p2p.session import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Hello, message_frame
 from node.p2p.tls import Credentials, make_credentials
+from serving.endpoint import Endpoint, is_wildcard
 
 CLIENT = "psephos/1"
 STOP_S_MAX = 2.0

@@ -13,7 +13,6 @@ from bootnode.table import ForeignTable, Outdated, Refused, Table
 from node.chain.domain import Domain
 from node.chain.signing import SigningKey
 from node.p2p.discovery import ANSWER_BYTES_MAX
-from node.p2p.endpoint import HOST_CHARACTERS_MAX
 from node.p2p.records import (
     ENDPOINTS_MAX,
     NAME_CHARACTERS_MAX,
@@ -25,6 +24,7 @@ from node.p2p.records import (
     record_document,
     sign_record,
 )
+from serving.endpoint import HOST_CHARACTERS_MAX
 
 DOMAIN = Domain(7770, bytes(range(32)))
 NOW_S = 1_000

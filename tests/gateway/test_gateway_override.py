@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
-from gateway.config import ConfigError, load_overrides
+from gateway.config import load_overrides
 from gateway.follower import Follower
 from gateway.receipt import InvalidReceipt, receipt_document
 from gateway.receipt_check import verify_receipt
@@ -18,6 +18,7 @@ from gateway.verify import FinalBlock, Head, NotProven, check_next
 from node.chain.errors import PeerError
 from node.chain.genesis import genesis_document
 from node.consensus.override import Override, OverrideError, override_document
+from serving.settings import ConfigError
 from tests.gateway.receipt_world import FIRST, GENESIS, KEYS, World, make_ballot
 from tests.gateway.test_gateway_sets import OneValidator
 

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from gateway.api import documented
-from gateway.config import ApiKeyConfig, ConfigError, load_config
+from gateway.config import ApiKeyConfig, load_config
 from gateway.server import OPERATIONS
+from serving.settings import ConfigError
 from tests.gateway.gateway_network import Caller, Network, judge
 from tests.gateway.test_gateway_access import key_for
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from node.config import ConfigError, load_config, parse_address, parse_endpoint
+from node.config import load_config, parse_address
 from node.keyfile import KeyFileError, create_key, load_key
 from node.rpc.limits import Limits
+from serving.endpoint import parse_endpoint
+from serving.settings import ConfigError
 
 
 def write(path: Path, text: str) -> Path:

@@ -12,7 +12,7 @@ from merkle.keccak import keccak256
 from node.chain.domain import Domain
 from node.chain.signing import recover
 from node.p2p.addressbook import PEERS_MAX, AddressBook, ForeignBook
-from node.p2p.endpoint import Endpoint, InvalidEndpoint, parse_endpoint
+from node.p2p.endpoint import InvalidEndpoint, parse_endpoint
 from node.p2p.records import (
     InvalidRecord,
     PeerRecord,
@@ -22,6 +22,7 @@ from node.p2p.records import (
     sign_record,
     verify_record,
 )
+from serving.endpoint import Endpoint
 from tests.p2p.conftest import DOMAIN, key_of
 
 endpoints = st.builds(
