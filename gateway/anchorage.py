@@ -295,6 +295,8 @@ def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | 
     """An anchor as its owner sees it. What only a journal knew is null once that is lost."""
     batch = batch_of(anchor)
     final = shown_time(standing.timestamp) if standing is not None else None
+    # A block's time is in whole seconds, so that it may lie before the moment in which the anchor came.
+    updated_s = max(0 if item is None else item.updated_at_ms / 1000, 0 if standing is None else standing.timestamp)
     failed = item is not None and standing is None
     return {
         "anchor_id": str(anchor_id(batch)),
@@ -311,7 +313,7 @@ def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | 
         "error": (item.reason or item.failed) if failed and item is not None else None,
         "retry_count": None if item is None else item.attempts,
         "created_at": final if item is None else shown_time(item.received_at_ms / 1000),
-        "updated_at": final or (None if item is None else shown_time(item.updated_at_ms / 1000)),
+        "updated_at": shown_time(updated_s) if updated_s else None,
         "anchored_at": final,
         "job_id": str(job_id(batch)),
         "algorithm": anchor.algorithm or "unspecified",

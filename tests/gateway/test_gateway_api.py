@@ -259,7 +259,8 @@ async def test_anchors_are_listed_counted_and_verified(network: Network) -> None
     shutil.rmtree(network.folder / "gateway")
     async with network.gateway() as (_, api):
         kept = (await api.get(f"/v1/anchor/{batches[3]}")).json()
-        assert {name for name in kept if kept[name] != shown[3][name]} <= {"created_at", "retry_count"}
+        assert {name for name in kept if kept[name] != shown[3][name]} <= {"created_at", "updated_at", "retry_count"}
+        assert kept["updated_at"] == kept["anchored_at"]
         assert (kept["created_at"], kept["retry_count"]) == (kept["anchored_at"], None)
         page = (await api.get("/v1/anchors", limit=100)).json()
         assert [one["batch_id"] for one in page["anchors"]] == listed
