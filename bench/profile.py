@@ -12,14 +12,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from cluster.bench import anchors, testbed, transactions, votes
+from bench import tables
+from bench.sampled import FROM_START, START
+from cluster.bench import anchors, catchup, testbed, transactions, votes
 from cluster.bench.command import FILES_SPARE, raise_file_limit
 from cluster.bench.run import Pace, Run, Workload, measure
 from cluster.bench.testbed import Testbed
-from cluster.network import Process
+from cluster.bench.wire import RpcFailed
+from cluster.network import ClusterError, Process
 from cluster.processes import ProcessTable
 
 REPORT = Path(__file__).resolve().parent / "profile.md"
@@ -27,7 +31,10 @@ TABLES_BEGIN, TABLES_END = "<!-- the tables: make profile ARGS=--write -->", "<!
 SAMPLES = "samples.json"
 LOOP_RUNS, LOOP_THREAD = "asyncio/runners.py:", "thread uvloop"
 WRITTEN_WITHIN_S = 10.0
-NATIVE_ROOM, LOOP_ROOM, OTHER_ROOM = "native threads (LevelDB's compactions)", "event loop", "other"
+COUNT_MIN = 2_000
+NATIVE_ROOM, LOOP_ROOM, OTHER_ROOM = "not sampled (LevelDB's compactions, the clock's ticks)", "event loop", "other"
+GENERATOR_ROOM, START_ROOM = "the load generator", "start of the process, imports"
+IMPORTS = "<frozen importlib"
 
 # The first room one of whose marks is in a frame's "file:function". Frames without a room belong to their caller's:
 # the standard library, keccak, dataclasses.
@@ -59,6 +66,8 @@ ROOMS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def room_of(stack: Sequence[str]) -> str:
     """The room of a stack, innermost frame first. What no task or callback of ours called is the event loop's."""
+    if any(frame == START or IMPORTS in frame for frame in stack):
+        return START_ROOM
     for frame in stack:
         if LOOP_RUNS in frame:
             return LOOP_ROOM
@@ -68,13 +77,19 @@ def room_of(stack: Sequence[str]) -> str:
     return LOOP_ROOM if stack and LOOP_THREAD in stack[0] else OTHER_ROOM
 
 
+class NotSampled(RuntimeError):
+    """A process told nothing of where its time went."""
+
+
 class SampledTable(ProcessTable):
-    """Starts each process under the sampler, whose file lies in the process's folder."""
+    """Starts each process under the sampler, whose file lies in the process's folder; a second time from the start."""
 
     def command(self, process: Process, config: Path) -> list[str]:
         plain = super().command(process, config)
-        at = plain.index("cluster")
-        return [*plain[:at], "bench.sampled", str(self.samples(process)), *plain[at + 1 :]]
+        at, mark = plain.index("cluster"), self.folder(process) / "started"
+        sampler = ["bench.sampled", str(self.samples(process)), *([FROM_START] if mark.exists() else [])]
+        mark.touch()
+        return [*plain[:at], *sampler, *plain[at + 1 :]]
 
     def samples(self, process: Process) -> Path:
         """Where the sampler of a process writes."""
@@ -94,7 +109,7 @@ def rooms_us(rows: Sequence[tuple[float, Sequence[str]]], cpu_us: float) -> dict
 
 
 async def _read_samples(paths: Mapping[str, Path]) -> dict[str, list[tuple[float, list[str]]]]:
-    """What all samplers wrote when they were stopped."""
+    """What all samplers wrote when they were stopped. Raises NotSampled."""
     deadline = time.monotonic() + WRITTEN_WITHIN_S
     found: dict[str, list[tuple[float, list[str]]]] = {}
     while len(found) < len(paths):
@@ -103,7 +118,7 @@ async def _read_samples(paths: Mapping[str, Path]) -> dict[str, list[tuple[float
                 found[name] = [(us, stack) for us, stack in json.loads(path.read_bytes())]
             except (OSError, ValueError):
                 if time.monotonic() > deadline:
-                    raise SystemExit(f"the sampler of {name} wrote nothing") from None
+                    raise NotSampled(f"the sampler of {name} wrote nothing") from None
         await asyncio.sleep(0.05)
     return found
 
@@ -130,6 +145,19 @@ async def profile(kind: str, mode: str, count: int, clients: int) -> tuple[Run, 
     return run, spent
 
 
+async def profile_catch_up(kind: str, count: int) -> tuple[str, list[str]]:
+    """The table of a validator whose database was wiped, from its start to the head; and what does not add up."""
+    async with testbed.fresh(kinds=("bootnode", "validator"), table_of=SampledTable) as bed:
+        figures, problems = await catchup.run(bed, kind, count)
+        network, table = bed.own
+        assert isinstance(table, SampledTable)
+        victim = network.named(list(bed.rpc_urls)[-1])
+        table.signal(victim.name, signal.SIGUSR2)
+        (rows,) = (await _read_samples({victim.name: table.samples(victim)})).values()
+    spent = rooms_us(rows, figures["us_a_record"] * figures["records"])
+    return table_of_catch_up(figures, {room: us / figures["records"] for room, us in spent.items()}), problems
+
+
 async def _workload(bed: Testbed, kind: str, mode: str, count: int, clients: int) -> Workload:
     if kind == "votes":
         return await votes.workload(bed, mode=mode, count=count, batch=500)
@@ -139,41 +167,72 @@ async def _workload(bed: Testbed, kind: str, mode: str, count: int, clients: int
     return await anchors.workload(bed, count=count)
 
 
-def table_of(run: Run, spent: Mapping[str, Mapping[str, float]]) -> str:
-    """Markdown: a row for each room, a column for each kind of process, and sums."""
+def columns_of(run: Run, spent: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Microseconds a record by column and room: a validator is the mean of all, `all` the sum of all processes."""
     validators = [name for name in spent if name.startswith("validator")]
-    each = {room: sum(spent[name].get(room, 0.0) for name in validators) / len(validators) for room in _rooms(spent)}
-    columns = [("a validator", each), ("gateway", spent.get("gateway", {})), ("bootnode", spent.get("bootnode", {}))]
+    rooms = _rooms(spent)
+    mean = {
+        room: sum(spent[name].get(room, 0.0) for name in validators) / len(validators)
+        for room in rooms
+        if any(room in spent[name] for name in validators)
+    }
+    whole = {room: sum(of.get(room, 0.0) for of in spent.values()) for room in rooms}
+    generator = run.figures["processes"]["generator"]["us_a_record"]
+    return {
+        "a validator": mean,
+        "gateway": dict(spent.get("gateway", {})),
+        "bootnode": dict(spent.get("bootnode", {})),
+        f"all: {len(validators)} validators, gateway, bootnode, generator": {**whole, GENERATOR_ROOM: generator},
+    }
+
+
+def table_of(run: Run, spent: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown: a row for each room, a column for each kind of process and one for all, and sums."""
+    columns = columns_of(run, spent)
     figures = run.figures
-    head = (
-        f"### {figures['kind']}, {figures['mode']}: {figures['final']:,.0f} records, "
-        f"{figures['records_a_request']:.0f} to a request, {figures['clients']:.0f} connections"
-    )
     lines = [
-        head,
+        f"### {figures['kind']}, {figures['mode']}: {figures['final']:,.0f} records, "
+        f"{figures['records_a_request']:.0f} to a request, {figures['clients']:.0f} connections",
         "",
-        "| µs a record | " + " | ".join(name for name, _ in columns) + " |",
-        "|---|" + "---|" * len(columns),
     ]
+    lines += _rows([*_rooms(spent), GENERATOR_ROOM], columns)
     lines += [
-        f"| {room} | " + " | ".join(f"{column.get(room, 0.0):.1f}" for _, column in columns) + " |"
-        for room in _rooms(spent)
-    ]
-    sums = " | ".join(f"**{sum(column.values()):.1f}**" for _, column in columns)
-    generator = figures["processes"]["generator"]["us_a_record"]
-    lines += [
-        f"| **sum** | {sums} |",
         "",
-        f"{len(validators)} validators, gateway, bootnode and the generator's {generator:.1f} µs: "
-        f"{figures['cpu_us_a_record']:.1f} µs a record in all. Others used {figures['machine']['others_cores']:.2f} of "
-        f"{figures['machine']['cores']} cores meanwhile.",
+        f"/proc says {figures['cpu_us_a_record']:.1f} µs a record for all processes together, which kept "
+        f"{figures['machine']['busy_cores']:.2f} of {figures['machine']['cores']} cores busy; others used "
+        f"{figures['machine']['others_cores']:.2f}. {figures['per_second']:,.0f} records a second were final under the "
+        "sampler.",
+    ]
+    return "\n".join(lines)
+
+
+def _rows(rooms: Sequence[str], columns: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The lines of a table of microseconds, its sums at the end."""
+    lines = [tables.row(["µs a record", *columns]), "|---|" + "---:|" * len(columns)]
+    for room in rooms:
+        cells = [f"{of[room]:.1f}" if room in of else "" for of in columns.values()]
+        lines.append(tables.row([room, *cells]))
+    return [*lines, tables.row(["**sum**", *(f"**{sum(of.values()):.1f}**" for of in columns.values())])]
+
+
+def table_of_catch_up(figures: Mapping[str, Any], spent: Mapping[str, float]) -> str:
+    """Markdown: where the time of a validator that catches up goes, its start included."""
+    rooms, records = _rooms({"": spent}), figures["records"]
+    lines = [
+        f"### {figures['kind']}, {figures['mode']}: {records:,.0f} records in {figures['blocks']:,.0f} blocks",
+        "",
+        *_rows(rooms, {"the validator that catches up": spent}),
+        "",
+        f"{figures['us_a_record'] * records / 1e6:.1f} s of CPU in {figures['seconds']:.1f} s; all others took "
+        f"{figures['server_us_a_record']:.1f} µs a record. {figures['per_second']:,.0f} records a second were there "
+        "under the sampler.",
     ]
     return "\n".join(lines)
 
 
 def _rooms(spent: Mapping[str, Mapping[str, float]]) -> list[str]:
     """All rooms, in the order of the code's, the rest at the end."""
-    named = [room for room, _ in ROOMS] + [LOOP_ROOM, OTHER_ROOM, NATIVE_ROOM]
+    named = [room for room, _ in ROOMS] + [LOOP_ROOM, START_ROOM, OTHER_ROOM, NATIVE_ROOM]
     return [room for room in named if any(room in rooms for rooms in spent.values())]
 
 
@@ -183,34 +242,68 @@ WORKLOADS: dict[str, tuple[str, str, int, int]] = {  # kind, mode, records, conn
     "transactions-batch": ("transactions", "batch", 20_000, 64),
     "transactions-single": ("transactions", "single", 15_000, 64),
     "anchors": ("anchors", "single", 8_000, 64),
+    "catch-up-ballots": ("catch-up", "ballots", 200_000, 0),
+    "catch-up-transactions": ("catch-up", "transactions", 50_000, 0),
 }
 
 
+def sections(text: str) -> dict[str, str]:
+    """The parts of a text by what stands between "### " and the first colon: a workload."""
+    parts = [f"### {part}".strip() for part in f"\n{text}".split("\n### ")[1:]]
+    return {part.removeprefix("### ").partition(":")[0]: part for part in parts}
+
+
+def _text(done: Mapping[str, str], failures: Mapping[str, str]) -> str:
+    """All sections in the order of the workloads; one that failed keeps what is known of an earlier run."""
+    parts = []
+    for name, (kind, mode, _, _) in WORKLOADS.items():
+        key = f"{kind}, {mode}"
+        if name in failures:
+            parts.append(f"✗ {name}: not measured: {failures[name]}")
+        if key in done:
+            parts.append(done[key])
+    return "\n\n".join(parts)
+
+
 def main() -> int:
-    """The exit code."""
+    """The exit code: 0 when each workload was measured and added up."""
     parser = argparse.ArgumentParser(description="where a record's microseconds go")
     parser.add_argument("workload", nargs="*", choices=[*WORKLOADS, []], help="default: all")
     parser.add_argument("--share", type=float, default=1.0, metavar="X", help="this share of the usual records")
-    parser.add_argument("--write", action="store_true", help="put the tables into bench/profile.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into bench/profile.md, after each workload"
+    )
     options = parser.parse_args()
-    parts: list[str] = []
-    failed = False
+    done = sections(tables.between(REPORT, TABLES_BEGIN, TABLES_END)) if options.write else {}
+    failures: dict[str, str] = {}
+    where = tables.machine_line()
     for name in options.workload or list(WORKLOADS):
         kind, mode, count, clients = WORKLOADS[name]
-        run, spent = uvloop.run(_one(kind, mode, count, clients, options.share))
-        failed = failed or bool(run.problems)
-        parts += [table_of(run, spent), *(f"✗ {problem}" for problem in run.problems), ""]
-        print("\n".join(parts[-2 - len(run.problems) :]), flush=True)
-    if options.write:
-        before, _, rest = REPORT.read_text().partition(TABLES_BEGIN)
-        text = "\n".join(parts)
-        REPORT.write_text(f"{before}{TABLES_BEGIN}\n\n{text}{TABLES_END}{rest.partition(TABLES_END)[2]}")
-    return 1 if failed else 0
+        began_s = time.monotonic()
+        print(f"{time.strftime('%H:%M:%S')} {name} …", flush=True)
+        try:
+            table, problems = uvloop.run(_one(kind, mode, max(int(count * options.share), COUNT_MIN), clients))
+        except (ClusterError, RpcFailed, OSError, TimeoutError, NotSampled) as error:
+            failures[name] = " ".join(str(error).split())
+        else:
+            if problems:
+                failures[name] = " ".join("; ".join(problems).split())
+            else:
+                done[f"{kind}, {mode}"] = f"{table}\n\n{where}"
+        print(failures.get(name) or done[f"{kind}, {mode}"], flush=True)
+        print(f"({time.monotonic() - began_s:.0f} s)\n", flush=True)
+        if options.write:
+            tables.put(REPORT, TABLES_BEGIN, TABLES_END, _text(done, failures))
+    return 1 if failures else 0
 
 
-async def _one(kind: str, mode: str, count: int, clients: int, share: float) -> tuple[Run, dict[str, dict[str, float]]]:
+async def _one(kind: str, mode: str, count: int, clients: int) -> tuple[str, list[str]]:
+    """A workload's table, and what does not add up."""
     raise_file_limit(clients + FILES_SPARE)
-    return await profile(kind, mode, max(int(count * share), 2_000), clients)
+    if kind == "catch-up":
+        return await profile_catch_up(mode, count)
+    run, spent = await profile(kind, mode, count, clients)
+    return table_of(run, spent), run.problems
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Runs the command line with a sampler of its CPU time: `python -m bench.sampled FILE node --config F`.
+"""Runs the command line with a sampler of its CPU time: `python -m bench.sampled FILE [--from-start] node --config F`.
 
-After SIGUSR2, until the next one, the kernel sends SIGPROF after each few milliseconds of CPU time (not of waiting)
-that the process takes. The handler runs at the next bytecode of the main thread, which after a call into C is still the
-caller's, and notes that stack with the CPU time that the main thread took since the last note. Time of other threads
-is noted under their names. So all notes add up to what the process took, save what has no Python thread: LevelDB's
-compactions, which bench/profile.py finds in /proc. The second SIGUSR2 writes FILE: JSON, microseconds by stack.
+After SIGUSR2 (or from the start), until the next one, the kernel sends SIGPROF after each few milliseconds of CPU time
+(not of waiting) that the process takes. The handler runs at the next bytecode of the main thread, which after a call
+into C is still the caller's, and notes that stack with the CPU time that the main thread took since the last note. Time
+of other threads is noted under their names. So all notes add up to what the process took, save what has no Python
+thread: LevelDB's compactions, which bench/profile.py finds in /proc. The second SIGUSR2 writes FILE: JSON, microseconds
+by stack.
 """
 
 import json
@@ -19,6 +20,8 @@ from types import FrameType
 from cluster.cli import main
 
 INTERVAL_S = 0.004  # the tick of most kernels: it does not get finer
+FROM_START = "--from-start"
+START = "<start>"  # all that the process took before the sampler began
 NATIVE = "<native>"  # above the caller's frame: the time before a callback's first bytecode was not the callback's
 
 
@@ -39,10 +42,19 @@ class Sampler:
             rows = [[spent / 1e3, list(stack)] for stack, spent in self._spent.most_common()]
             self._path.write_text(json.dumps(rows))
             return
-        self._main_ns = time.thread_time_ns()
         self._take_threads()
         self._spent.clear()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start."""
+        self._main_ns = time.thread_time_ns()
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
+
+    def begin_with_start(self) -> None:
+        """Start, and note what the process took so far."""
+        self._spent[(START,)] = time.process_time_ns()
+        self.begin()
 
     def note(self, _number: int, frame: FrameType | None) -> None:
         """Note where the main thread is, and what it took since the last time."""
@@ -76,4 +88,8 @@ if __name__ == "__main__":
     signal.siginterrupt(signal.SIGPROF, False)  # system calls of C libraries go on
     signal.signal(signal.SIGUSR2, sampler.toggle)
     signal.siginterrupt(signal.SIGUSR2, False)
-    sys.exit(main(sys.argv[2:]))
+    arguments = sys.argv[2:]
+    if arguments[:1] == [FROM_START]:
+        arguments = arguments[1:]
+        sampler.begin_with_start()
+    sys.exit(main(arguments))

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import profile, tables, targets
+from bench.sampled import START
 from cluster.bench import anchors, figures, machine, transactions, votes
 from cluster.bench.follower import Follower, log_reader, transactions_reader
 from cluster.bench.generator import Generator, Requests
@@ -321,6 +322,71 @@ def test_a_profiles_rows_add_up() -> None:
     assert (whole["trie and log"], whole["signatures"], whole[profile.LOOP_ROOM]) == (30.0, 5.0, 10.0)
     assert (whole["store (LevelDB, guard, journal)"], whole[profile.NATIVE_ROOM]) == (20.0, 14.0)
     assert sum(profile.rooms_us(rows, 60.0).values()) == pytest.approx(60.0)
+
+
+def test_a_profiles_columns_add_up_to_what_proc_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = {
+        "validator-1": {"signatures": 10.0, profile.LOOP_ROOM: 2.0},
+        "validator-2": {"signatures": 20.0},
+        "gateway": {profile.OTHER_ROOM: 3.0},
+        "bootnode": {},
+    }
+    taken_us = {name: sum(rooms.values()) for name, rooms in spent.items()} | {"generator": 7.0}
+    figures = {
+        "kind": "votes", "mode": "batch", "final": 1e6, "records_a_request": 500, "clients": 16, "per_second": 1.0,
+        "processes": {name: {"us_a_record": us} for name, us in taken_us.items()},
+        "cpu_us_a_record": sum(taken_us.values()), "machine": {"busy_cores": 1.0, "cores": 2, "others_cores": 0.0},
+    }  # fmt: skip
+    run = Run(figures, [], 0.0, 1.0, [], [])
+    validator, gateway, bootnode, whole = profile.columns_of(run, spent).values()
+    assert validator == {"signatures": 15.0, profile.LOOP_ROOM: 1.0}
+    assert (sum(gateway.values()), sum(bootnode.values()), sum(whole.values())) == (3.0, 0.0, 42.0)
+    text = profile.table_of(run, spent)
+    assert "| **sum** | **16.0** | **3.0** | **0.0** | **42.0** |" in text
+    other = profile.table_of_catch_up(
+        {"kind": "catch-up", "mode": "ballots", "records": 10, "blocks": 2, "us_a_record": 5.0, "seconds": 1.0}
+        | {"server_us_a_record": 1.0, "per_second": 10.0},
+        {profile.START_ROOM: 4.0, "execution": 1.0},
+    )
+    assert "| **sum** | **5.0** |" in other
+    assert profile.sections(f"{text}\n\n{other}\n") == {"votes, batch": text, "catch-up, ballots": other}
+
+
+def test_time_of_imports_and_before_the_sampler_is_the_starts() -> None:
+    imported = [
+        "/x/node/chain/block.py:Header",
+        "/x/node/chain/block.py:<module>",
+        "<frozen importlib._bootstrap>:_load",
+    ]
+    assert profile.room_of(imported) == profile.room_of([START]) == profile.START_ROOM
+    assert profile.room_of(imported[:2]) == "codec (RLP, msgpack, JSON models)"
+
+
+SAMPLED = """
+import signal, sys, time
+from pathlib import Path
+from bench.sampled import Sampler
+def burn(until_s):
+    while time.process_time() < until_s: pass
+burn(0.5 + time.process_time())
+sampler = Sampler(Path(sys.argv[1]))
+signal.signal(signal.SIGPROF, sampler.note)
+sampler.begin_with_start()
+burn(0.5 + time.process_time())
+print(time.process_time() * 1e6)
+sampler.toggle(0, None)
+"""
+
+
+def test_a_sampler_from_the_start_tells_all_that_a_process_took(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    done = subprocess.run([sys.executable, "-c", SAMPLED, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    rows = {tuple(stack): us for us, stack in json.loads(path.read_text())}
+    start_us, burnt_us = rows.pop((START,)), sum(us for stack, us in rows.items() if "<string>:burn" in stack)
+    assert start_us > 0.5e6
+    assert burnt_us == pytest.approx(0.5e6, rel=0.1)
+    assert start_us + sum(rows.values()) == pytest.approx(float(done.stdout), rel=0.05)
 
 
 def test_a_profiles_rooms_are_places_of_the_code() -> None:
