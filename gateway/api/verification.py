@@ -75,11 +75,13 @@ async def verify_anchor(request: web.Request) -> web.Response:
     item = gateway.book.anchor(key)
     recorded = item.record if item is not None and isinstance(item.record, Anchor) else None
     wanted = _wanted_root(request)
-    if item is not None and recorded is not None and item.durable and item.place is None:
-        shown = view(gateway.domain.chain_id, recorded, item, None)
-        return answer(shown | _verdict(None, f"The anchor is {shown['status']}: it is in no final block."))
-    standing = await gateway.chain.anchor(key, sure=True)
+    waits = item is not None and item.durable and item.pending
+    # One that the chain refused has lost to another root: that one is compared.
+    standing = None if waits else await gateway.chain.anchor(key, sure=True)
     if standing is None or not isinstance(standing.record, Anchor):
+        if item is not None and item.durable and recorded is not None:
+            shown = view(gateway.domain.chain_id, recorded, item, None)
+            return answer(shown | _verdict(None, f"The anchor is {shown['status']}: it is in no final block."))
         raise Problem(404, "unknown-anchor", f"There is no anchor of batch {batch}.")
     logs = Logs(gateway.pool, gateway.follower, gateway.chain, gateway.domain)
     receipt = await logs.receipt(standing)  # raises where any part of it does not hold

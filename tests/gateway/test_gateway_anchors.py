@@ -43,6 +43,9 @@ async def test_the_second_root_of_a_race_fails_and_stays_a_conflict(network: Net
         await until(lambda: gateway.book.pending_count == 0, "its end is known", 20)
         shown = (await api.get(f"/v1/anchor/{BATCH}")).json()
         assert (shown["status"], "another root" in shown["error"]) == ("failed", True), shown
+        checked = (await api.get(f"/v1/verify/{BATCH}")).json()
+        assert (checked["valid"], checked["checks"]["merkle_root"]) == (False, False), "compared with the one that won"
+        assert checked["merkle_root"] == "ab" * 32
         again = await api.post("/v1/anchor", body("cd" * 32))
         assert (again.status_code, again.json()["code"]) == (409, "anchor-exists")
         first = await api.post("/v1/anchor", body("ab" * 32))
