@@ -22,9 +22,9 @@ from cluster.network import LOCAL, ClusterError, Network, require
 from cluster.processes import ProcessTable
 from cluster.sampler import Sampler
 from gateway.nullifier import ElectionKey, election_key
-from gateway.secrets import SecretError, read_secret
 from node.chain.genesis import domain_of
 from node.service import load_genesis
+from serving.keyfiles import SecretError, read_secret
 
 FAULTS_SHARE = 0.85  # faults begin and end within this share of the duration; the load goes on to its end
 SETTLE_S = 90.0

@@ -15,7 +15,7 @@ from cluster.files import write_atomically
 from cluster.network import CONFIG_FILES, FILE, ClusterError, Network, Process, dump
 from node.chain.genesis import Genesis, GenesisError, domain_of, genesis_document, parse_genesis
 from node.guardfile import create as create_guard
-from node.keyfile import create_key
+from serving.keyfiles import create_key
 
 KEY_FILES = {"validator": "node.key", "observer": "node.key", "gateway": "gateway.key"}
 SECRET_FILE = "master.secret"  # nosec B105 # the name of a file

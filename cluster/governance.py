@@ -14,7 +14,7 @@ from node.chain.contracts.proposals import NOBODY, Kind, Status
 from node.chain.signing import SigningKey
 from node.config import parse_address
 from node.consensus.quorum import crash_tolerance, quorum, tolerance
-from node.keyfile import KeyFileError
+from serving.keyfiles import SecretError
 
 KINDS = {
     ("validators", "add"): Kind.ADD_VALIDATOR,
@@ -114,7 +114,7 @@ def _voters(options: argparse.Namespace, members: set[bytes]) -> list[SigningKey
     paths = named or sorted(options.data_dir.glob(f"*/{KEY_FILES['validator']}"))
     try:
         keys = [open_key(path, options.password_file) for path in paths]
-    except KeyFileError as error:
+    except SecretError as error:
         raise ClusterError(str(error)) from None
     for path, key in zip(paths, keys, strict=True):
         if named and key.address not in members:

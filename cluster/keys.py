@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster.creation import KEY_FILES, finish_gateway, join, new_keys
 from cluster.network import ClusterError
 from node.chain.signing import SigningKey
-from node.keyfile import KeyFileError, describe_key, key_text, load_key, read_password, store_key
+from serving.keyfiles import SecretError, describe_key, key_text, load_key, read_password, store_key
 
 KEY_PATTERNS = ("*.key", "UTC--*", "*.keystore.json")  # ours, geth's, and what people call exported ones
 
@@ -16,12 +16,12 @@ def run(options: argparse.Namespace) -> int:
     """Run one of the verbs."""
     try:
         return {"new": _new, "list": _list, "import": _import, "export": _export}[options.action](options)
-    except KeyFileError as error:
+    except SecretError as error:
         raise ClusterError(str(error)) from None
 
 
 def open_key(path: Path, password_file: Path | None) -> SigningKey:
-    """The key in a file; who waits for a keystore is told so. Raises KeyFileError."""
+    """The key in a file; who waits for a keystore is told so. Raises SecretError."""
     if password_file is not None and describe_key(path)[1] == "keystore":
         print(f"opening the keystore {path}, which takes a second or two …", file=sys.stderr)
     return load_key(path, password_file)
@@ -56,7 +56,7 @@ def _list(options: argparse.Namespace) -> int:
         try:
             address, form = describe_key(path)
             print(f"{address or 'unnamed':<42}  {form:<8}  {path}")
-        except KeyFileError as error:
+        except SecretError as error:
             faults += 1
             print(f"{'unusable':<42}  {'':<8}  {error}")
     if not paths:

@@ -12,11 +12,11 @@ from node.config import NodeConfig, load_config, parse_address
 from node.consensus.guard import GuardCorrupt, GuardState, replay
 from node.consensus.override import Override, OverrideError, verify_override
 from node.guardfile import GuardError, GuardFile
-from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
 from node.overridefile import override_text, read_overrides
 from node.service import load_genesis
+from serving.keyfiles import SecretError, load_key
 from serving.settings import ConfigError
 
 _RISK = """\
@@ -40,7 +40,7 @@ def guard(options: argparse.Namespace) -> int:
         if options.action == "show":
             return _show_guard(config, replay(_guard_bytes(config), domain_of(genesis), key.address), options.folder)
         return _resume_guard(options, GuardFile(config.guard, domain_of(genesis), key.address))
-    except (ConfigError, GenesisError, GuardError, GuardCorrupt, KeyFileError, OSError) as error:
+    except (ConfigError, GenesisError, GuardError, GuardCorrupt, SecretError, OSError) as error:
         raise ClusterError(str(error)) from None
 
 
@@ -114,7 +114,7 @@ def override(options: argparse.Namespace) -> int:
                 found = found.signed(open_key(path, options.password_file))
             write_atomically(options.file, override_text(found))
         return _show_override(found)
-    except (ConfigError, DatabaseError, GenesisError, KeyFileError, LedgerError, OverrideError, OSError) as error:
+    except (ConfigError, DatabaseError, GenesisError, SecretError, LedgerError, OverrideError, OSError) as error:
         raise ClusterError(str(error)) from None
 
 

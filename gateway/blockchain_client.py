@@ -40,11 +40,11 @@ from gateway.journal_format import Place
 from gateway.models import VoteBody, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem
-from gateway.secrets import SecretError, read_key, read_secret
 from gateway.state import first_state
 from gateway.validators import DEFAULT_VALIDATORS, NoValidator, ValidatorNode, ValidatorStatus
 from gateway.views import audit_shown, chain_status, kept_status, results_shown, taken, validators_shown
 from node.chain.genesis import domain_of
+from serving.keyfiles import SecretError, load_key, read_secret
 from serving.settings import ConfigError
 
 __all__ = [
@@ -185,7 +185,7 @@ class BlockchainClient:
         self._submit_wait_s, self._deadline_s = submit_wait_s, deadline_s
         plan = Plan(
             domain,
-            read_key(settings.key, "the client's key", settings.key_password_file),
+            load_key(settings.key, settings.key_password_file, what="the client's key"),
             read_secret(settings.master_secret, "the master secret"),
             self.validators,
             RpcConfig(),

@@ -16,7 +16,7 @@ import httpx
 from gateway.config import CallbacksConfig
 from gateway.disk import make_folder, sync_folder
 from gateway.problems import Problem
-from gateway.secrets import read_secret
+from serving.keyfiles import read_secret
 
 log = logging.getLogger(__name__)
 

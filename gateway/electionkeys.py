@@ -9,8 +9,8 @@ from pathlib import Path
 from gateway.disk import make_folder, sync_folder
 from gateway.nullifier import MASTER_SECRET_BYTES, ElectionKey, election_key
 from gateway.problems import Problem
-from gateway.secrets import read_secret
 from node.chain.domain import Domain
+from serving.keyfiles import read_secret
 
 KEPT = 1_024  # derived ones, which are quickly made anew
 RANDOM_MAX = 10_000

@@ -21,12 +21,12 @@ from gateway.config import GatewayConfig, load_config, load_genesis
 from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
 from gateway.metrics import METRICS, fill
-from gateway.secrets import SecretError, read_key, read_secret
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, raise_file_limit
 from serving.distribution import Calls
 from serving.endpoint import parse_bind
 from serving.hosts import Hosts
+from serving.keyfiles import SecretError, load_key, read_secret
 from serving.logs import Format, configure
 from serving.metrics import MetricsServer
 from serving.settings import ConfigError
@@ -116,7 +116,7 @@ class HttpServer:
 def open_gateway(config: GatewayConfig) -> Gateway:
     """A gateway with the files that its configuration names. Raises what they raise."""
     genesis = load_genesis(config.genesis)
-    key = read_key(config.key, "the gateway's key", config.key_password_file)
+    key = load_key(config.key, config.key_password_file, what="the gateway's key")
     lock = FileLock(config.key, "a key")  # two processes would take each other's nonces, and every sending be a retry
     gateway = Gateway(config, genesis, key, read_secret(config.master_secret, "the master secret"))
     gateway.hold(lock)

@@ -27,7 +27,6 @@ from node.consensus.override import OverrideError
 from node.guardfile import GuardError, GuardFile
 from node.inbox import Inbox, InboxFull
 from node.jwtfile import load_or_create
-from node.keyfile import KeyFileError, load_key
 from node.ledger import Ledger
 from node.leveldb import DatabaseError, LevelDB
 from node.membership import Membership
@@ -46,6 +45,7 @@ from node.version import VERSION
 from serving.connections import raise_file_limit
 from serving.distribution import Distributions
 from serving.endpoint import parse_bind
+from serving.keyfiles import SecretError, load_key
 from serving.logs import Format, configure, fields
 from serving.metrics import MetricsServer, Page
 from serving.settings import ConfigError
@@ -56,7 +56,7 @@ CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version
 GOSSIP_AFTER_S = 0.005  # new transactions are gathered this long, then told together
 FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 STARTUP_ERRORS = (
-    ConfigError, KeyFileError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
+    ConfigError, SecretError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
 )  # fmt: skip
 
 
@@ -260,7 +260,7 @@ class Service:
         log.info("operators' JSON-RPC on %s", url)
 
     def _rpc_server(self) -> RpcServer:
-        """The listeners. Raises KeyFileError when the operators' secret cannot be used."""
+        """The listeners. Raises SecretError when the operators' secret cannot be used."""
         rpc, operators = self._config.rpc, self._config.rpc.operators
         limits = rpc.limits
         files = raise_file_limit()

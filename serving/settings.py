@@ -132,6 +132,6 @@ def _moved(value: Any, folder: Path) -> Any:
         return folder / value
     if isinstance(value, BaseModel):
         return _placed(value, folder)
-    if isinstance(value, tuple):
-        return tuple(_moved(one, folder) for one in value)
+    if isinstance(value, tuple | list):
+        return type(value)(_moved(one, folder) for one in value)
     return value

@@ -16,11 +16,10 @@ from cluster.creation import create, new_keys, reconfigure
 from cluster.dev_accounts import DEV_ACCOUNTS, DEV_BALANCE_WEI, DEV_MNEMONIC
 from cluster.network import FILE, ClusterError, Network, Ports, dump, load, local_network, parse
 from gateway.config import load_config as load_gateway
-from gateway.secrets import read_key
 from node.chain.genesis import domain_of, parse_genesis
 from node.config import load_config
 from node.guardfile import GuardFile
-from node.keyfile import load_key
+from serving.keyfiles import load_key
 
 
 def blank(validators: int = 3, *, dev: bool = True, containers: bool = False) -> Network:
@@ -132,7 +131,7 @@ def test_a_containers_secrets_are_outside_its_data(tmp_path: Path, monkeypatch: 
     for name in ("gateway.key", "master.secret"):
         assert [path.parent.name for path in tmp_path.rglob(name)] == ["gateway-secrets"]
     gateway = load_gateway(tmp_path / "gateway" / "gateway.toml")
-    key = read_key(gateway.key, "the key")
+    key = load_key(gateway.key)
     assert "0x" + key.address.hex() == network.named("gateway").address
     assert gateway.master_secret.is_file()
     client = tomllib.loads((tmp_path / "client.toml").read_text())

@@ -8,7 +8,7 @@ import pytest
 from eth_account import Account
 
 from cluster.cli import main
-from node.keyfile import load_key
+from serving.keyfiles import load_key
 
 SECRET = bytes(range(1, 33))
 ADDRESS = str(Account.from_key(SECRET).address).lower()
@@ -101,4 +101,4 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, hex_key: Path, capsys: pyt
         assert SECRET.hex() not in out + err
     assert main(["keys", "list", str(tmp_path / "nowhere")]) == 1
     assert main(["keys", "import", str(tmp_path / "nowhere")]) == 1
-    assert "there is no key file" in capsys.readouterr().err
+    assert "nowhere is not there; `psephos keys new` makes one" in capsys.readouterr().err

@@ -10,9 +10,9 @@ from node.chain.genesis import domain_of
 from node.consensus.guard import replay
 from node.consensus.messages import Kind, Statement
 from node.guardfile import GuardFile
-from node.keyfile import load_key
 from node.overridefile import read_overrides
 from node.service import load_genesis
+from serving.keyfiles import load_key
 
 
 @pytest.fixture

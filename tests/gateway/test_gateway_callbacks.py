@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.callbacks import sign
 from gateway.config import CallbacksConfig
-from gateway.secrets import SecretError
+from serving.keyfiles import SecretError
 from tests.gateway.gateway_network import Network, until
 
 KEY = bytes([3] * 32)

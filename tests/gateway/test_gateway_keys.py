@@ -15,11 +15,11 @@ from gateway.disk import InUse
 from gateway.electionkeys import ElectionKeys
 from gateway.problems import Problem
 from gateway.records import Ballot
-from gateway.secrets import SecretError
 from gateway.server import open_gateway
 from gateway.service import Gateway
 from node.chain.genesis import genesis_document
 from node.chain.signing import SigningKey
+from serving.keyfiles import SecretError
 from tests.gateway.conftest import DOMAIN
 from tests.gateway.gateway_network import SECRET, Caller, Network, until
 from tests.rpc.rpc_harness import ADDRESSES, GATEWAY_KEY

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from node.config import load_config, parse_address
-from node.keyfile import KeyFileError, create_key, load_key
 from node.rpc.limits import Limits
 from serving.endpoint import parse_endpoint
+from serving.keyfiles import SecretError, create_key, load_key
 from serving.settings import ConfigError
 
 
@@ -87,7 +87,7 @@ def test_a_variable_that_is_no_json_is_told(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("prefix", ["", "0x"])
 def test_a_key_that_stands_where_its_file_should_be_named_is_not_repeated(tmp_path: Path, prefix: str) -> None:
     key = "5eC7" * 16
-    with pytest.raises(KeyFileError, match="expected the name of a file") as refusal:
+    with pytest.raises(SecretError, match="expected the name of a file") as refusal:
         load_key(tmp_path / f"{prefix}{key}")
     assert key not in str(refusal.value)
 
@@ -125,7 +125,7 @@ def test_a_key_file_comes_back_and_is_private(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         create_key(path)
     path.chmod(0o640)
-    with pytest.raises(KeyFileError, match="chmod 600"):
+    with pytest.raises(SecretError, match="chmod 600"):
         load_key(path)
 
 
@@ -133,11 +133,11 @@ def test_a_key_file_comes_back_and_is_private(tmp_path: Path) -> None:
 def test_a_bad_key_file_is_refused_and_never_quoted(tmp_path: Path, content: str) -> None:
     path = write(tmp_path / "node.key", content)
     path.chmod(0o600)
-    with pytest.raises(KeyFileError, match="64 hexadecimal digits") as caught:
+    with pytest.raises(SecretError, match="64 hexadecimal digits") as caught:
         load_key(path)
     assert not content or content not in str(caught.value)
 
 
 def test_a_missing_key_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(KeyFileError, match="psephos keys new"):
+    with pytest.raises(SecretError, match="psephos keys new"):
         load_key(tmp_path / "node.key")

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from eth_account import Account
 
-from gateway.secrets import SecretError, read_key
 from node.chain.keystore import KeystoreError, open_keystore, parse_password
-from node.keyfile import KeyFileError, create_key, describe_key, key_text, load_key, store_key
+from serving.keyfiles import SecretError, create_key, describe_key, key_text, load_key, store_key
 
 PASSWORD = b"correct horse"
 SECRET = bytes.fromhex("7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d")
@@ -64,8 +63,7 @@ def test_eth_account_writes_what_we_read(tmp_path: Path, caplog: pytest.LogCaptu
     path, password = private(tmp_path / "key", json.dumps(quick_keystore())), private(tmp_path / "pw", PASSWORD + b"\n")
     with caplog.at_level(logging.INFO):
         assert load_key(path, password).secret == SECRET
-        assert read_key(path, "the key", password).secret == SECRET
-    assert caplog.text.count("opening the keystore") == 2
+    assert caplog.text.count("opening the keystore") == 1
     assert SECRET.hex() not in caplog.text
     assert PASSWORD.decode() not in caplog.text
 
@@ -83,7 +81,6 @@ def test_eth_account_reads_what_we_write(tmp_path: Path) -> None:
 def test_a_line_of_hex_needs_no_password(tmp_path: Path) -> None:
     key = create_key(tmp_path / "node.key")
     assert load_key(tmp_path / "node.key", tmp_path / "missing").secret == key.secret
-    assert read_key(tmp_path / "node.key", "the key", tmp_path / "missing").secret == key.secret
     assert describe_key(tmp_path / "node.key") == ("0x" + key.address.hex(), "hex")
     assert key_text(key) == f"0x{key.secret.hex()}\n"
 
@@ -111,10 +108,9 @@ def test_the_password_file_is_as_private_as_the_key(
     file = None if password is None else private(tmp_path / "pw", password)
     if file:
         file.chmod(mode)
-    for load, error in ((load_key, KeyFileError), (lambda p, f: read_key(p, "the key", f), SecretError)):
-        with pytest.raises(error, match=expected) as caught:
-            load(path, file)
-        assert password is None or not password or password.decode() not in str(caught.value)
+    with pytest.raises(SecretError, match=expected) as caught:
+        load_key(path, file)
+    assert password is None or not password or password.decode() not in str(caught.value)
 
 
 def test_only_the_first_line_is_the_password() -> None:

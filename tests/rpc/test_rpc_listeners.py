@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.jwtfile import load_or_create
-from node.keyfile import KeyFileError
 from node.rpc import jsonrpc
 from node.rpc.limits import Limits
 from node.rpc.server import Operators, RpcServer
 from node.rpc.token import BadToken, check_token, make_token
+from serving.keyfiles import SecretError
 from tests.rpc.rpc_harness import SECRET, Caller, LoneNode, RpcFailure
 
 NOW_S = 1_800_000_000
@@ -83,12 +83,12 @@ def test_the_secrets_file_is_made_once_and_is_its_owners_alone(tmp_path: Path) -
     path.write_text(secret.hex())  # geth's own has no 0x
     assert load_or_create(path) == secret
     path.chmod(0o640)
-    with pytest.raises(KeyFileError, match="open to others"):
+    with pytest.raises(SecretError, match="open to others"):
         load_or_create(path)
     path.chmod(0o600)
     for wrong in ("", "0x12", "zz" * 32, "ab" * 33):
         path.write_text(wrong)
-        with pytest.raises(KeyFileError, match="does not hold a secret of 64 hexadecimal digits"):
+        with pytest.raises(SecretError, match="does not hold 64 hexadecimal digits"):
             load_or_create(path)
 
 
