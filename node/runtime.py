@@ -25,6 +25,7 @@ from node.consensus.evidence import Evidence
 from node.consensus.guard import GuardState
 from node.consensus.messages import authenticate
 from node.consensus.sync import Failed, Fetched, Syncer, SyncEvent, SyncPolicy
+from node.gossip import announcement
 from node.inbox import InboxEvent, Woken
 from node.intake import Intake, RecoverSenders
 from node.ledger import Ledger
@@ -370,10 +371,8 @@ class Runtime:
         return transaction_hash not in self.mempool and self._ledger.locate(transaction_hash) is None
 
     def _announce_mempool(self, peer: bytes) -> None:
-        hashes = [transaction.hash for transaction in self.mempool]
-        for start in range(0, len(hashes), payloads.HASHES_MAX):
-            payload = payloads.pack_hashes(hashes[start : start + payloads.HASHES_MAX])
-            self._peers.send(peer, Kind.TRANSACTION_HASHES, payload)
+        for kind, payload in announcement([transaction.hash for transaction in self.mempool]):
+            self._peers.send(peer, kind, payload)
 
     def _serve_transactions(self, peer: bytes, hashes: list[bytes]) -> None:
         batch: list[bytes] = []

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from node import payloads
+from node.chain.contracts.members import is_gateway
 from node.chain.errors import InvalidTransaction, LedgerError, PeerError
 from node.chain.genesis import Genesis, GenesisError, parse_genesis
 from node.chain.outcome import Executed
@@ -24,6 +25,7 @@ from node.consensus import events as consensus
 from node.consensus.certificate import Certificate
 from node.consensus.evidence import Evidence
 from node.consensus.override import OverrideError
+from node.gossip import ANNOUNCE_AFTER_S, GOSSIP_AFTER_S, Gossip, Messages
 from node.guardfile import GuardError, GuardFile
 from node.inbox import Inbox, InboxFull
 from node.jwtfile import load_or_create
@@ -53,7 +55,6 @@ from serving.settings import ConfigError
 log = logging.getLogger(__name__)
 
 CLIENT_VERSION = f"psephos/{VERSION}/python{sys.version_info.major}.{sys.version_info.minor}"
-GOSSIP_AFTER_S = 0.005  # new transactions are gathered this long, then told together
 FILES_SPARE = 1_536  # descriptors for everything else than callers: LevelDB opens up to a thousand files
 STARTUP_ERRORS = (
     ConfigError, SecretError, GenesisError, GuardError, OverrideError, DatabaseError, LedgerError, OSError,
@@ -214,7 +215,7 @@ class Service:
         self.mempool = self._runtime.mempool
         self._advanced = asyncio.Event()
         self._peer_transactions = Inbox()  # apart, since checking signatures must not hold blocks up
-        self._to_gossip: list[Transaction] = []
+        self._gossip = Gossip(self.mempool, self._is_gateway)
         self._started_at_height = self.chain.head.number
         self._watchers: set[Watcher] = set()
         self._position = (0, 0, "")
@@ -285,8 +286,7 @@ class Service:
         try:
             async with asyncio.TaskGroup() as tasks:
                 workers = [
-                    tasks.create_task(work)
-                    for work in (self._loop(), self._take_peer_transactions(), self._warm())
+                    tasks.create_task(work) for work in (self._loop(), self._take_peer_transactions(), self._warm())
                 ]
                 await stop.wait()
                 for worker in workers:
@@ -414,14 +414,19 @@ class Service:
             watcher.transactions_added(transactions)
         if not from_client:
             return  # whoever brought it in announced it to everyone
-        if not self._to_gossip:
-            asyncio.get_running_loop().call_later(GOSSIP_AFTER_S, self._gossip)
-        self._to_gossip.extend(transactions)
+        loop = asyncio.get_running_loop()
+        is_to_send, is_to_announce = self._gossip.put(transactions)
+        if is_to_send:
+            loop.call_later(GOSSIP_AFTER_S, lambda: self._tell_peers(self._gossip.send()))
+        if is_to_announce:
+            loop.call_later(ANNOUNCE_AFTER_S, lambda: self._tell_peers(self._gossip.announce()))
 
-    def _gossip(self) -> None:
-        transactions, self._to_gossip = self._to_gossip, []
-        for kind, payload in payloads.pack_gossip(transactions):
+    def _tell_peers(self, messages: Messages) -> None:
+        for kind, payload in messages:
             self._network.broadcast(kind, payload)
+
+    def _is_gateway(self, address: bytes) -> bool:
+        return is_gateway(self._runtime.intake.state(), address)
 
     # -- what JSON-RPC sees --------------------------------------------------------------------------------------
 

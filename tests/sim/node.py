@@ -5,6 +5,7 @@ from random import Random
 from typing import Any, Protocol
 
 from node import payloads
+from node.chain.contracts.members import is_gateway
 from node.chain.errors import InvalidSignature, InvalidTransaction, PeerError
 from node.chain.mempool import MempoolLimits
 from node.chain.outcome import Executed
@@ -18,6 +19,7 @@ from node.consensus.guard import GuardCorrupt, GuardState, create_records, repla
 from node.consensus.messages import Kind as Step
 from node.consensus.messages import Message, Recover, Statement, authenticate
 from node.consensus.override import Override
+from node.gossip import ANNOUNCE_AFTER_S, GOSSIP_AFTER_S, Gossip, Messages
 from node.inbox import WOKEN, Inbox, InboxFull
 from node.intake import GarbledTransaction
 from node.ledger import Ledger
@@ -32,7 +34,6 @@ from tests.sim.referee import Referee, Violation
 from tests.sim.scheduler import Scheduler, Timer
 from tests.sim.tasks import Resume, Suspension, Task
 
-GOSSIP_AFTER_US = 5_000
 CLOCK_DRIFT_MAX_S = 15
 SPINS_MAX = 2_000  # wakes in one simulated second; more is a node that never sleeps
 EARLY_FEW = 8  # so many statements of heights to come are kept of any sender
@@ -127,7 +128,6 @@ class Process:
         self._is_busy = False
         self._pump_due: Timer | None = None
         self._alarm: Timer | None = None
-        self._to_gossip: list[Transaction] = []
         self._spins = (0, 0)  # (simulated second, wakes in it)
         self._early: dict[int, list[tuple[bytes, Statement]]] = {}  # of heights to come: sender and statement
         self.ledger = Ledger(machine.platter.database, world.foundation.genesis, machine.overrides)
@@ -162,6 +162,8 @@ class Process:
             on_added=self._on_added,
             on_evidence=self._on_evidence,
         )
+        runtime = self.runtime
+        self._gossip = Gossip(runtime.mempool, is_gateway=lambda address: is_gateway(runtime.intake.state(), address))
         self._inbox.wake()
 
     def _open_guard(self) -> GuardState:
@@ -388,14 +390,15 @@ class Process:
         self.wake()
         if not from_client:
             return
-        if not self._to_gossip:
-            self._world.scheduler.after(GOSSIP_AFTER_US, self._gossip)
-        self._to_gossip.extend(transactions)
+        is_to_send, is_to_announce = self._gossip.put(transactions)
+        if is_to_send:
+            self._world.scheduler.after(int(GOSSIP_AFTER_S * 1e6), lambda: self._tell_peers(self._gossip.send()))
+        if is_to_announce:
+            self._world.scheduler.after(int(ANNOUNCE_AFTER_S * 1e6), lambda: self._tell_peers(self._gossip.announce()))
 
-    def _gossip(self) -> None:
-        transactions, self._to_gossip = self._to_gossip, []
+    def _tell_peers(self, messages: Messages) -> None:
         if self.is_running:
-            for kind, payload in payloads.pack_gossip(transactions):
+            for kind, payload in messages:
                 self._world.network.transmit(self, None, kind, payload)
 
     async def _recover_senders(self, transactions: Sequence[Transaction]) -> None:
