@@ -37,8 +37,9 @@ from gateway.core import Core, Plan
 from gateway.elections import state_name
 from gateway.faults import invalid_body
 from gateway.journal_format import Place
-from gateway.models import VoteBody, show_election_id
+from gateway.models import show_election_id
 from gateway.nullifier import InvalidId
+from gateway.plainvotes import Vote, read_vote
 from gateway.problems import Problem
 from gateway.state import first_state
 from gateway.validators import DEFAULT_VALIDATORS, NoValidator, ValidatorNode, ValidatorStatus
@@ -358,10 +359,10 @@ class BlockchainClient:
             return cast(list[ValidatorReport], validators_shown(core.pool))
 
 
-def _vote(**given: object) -> VoteBody:
+def _vote(**given: object) -> Vote:
     """A vote of these fields. Raises Problem 422, which shows no voter and no ballot."""
     try:
-        return VoteBody.model_validate(given)
+        return read_vote(given)
     except ValidationError as error:
         raise invalid_body(error, given) from None
 

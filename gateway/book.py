@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 from gateway.journal import RecordKey, Replayed, record_key
 from gateway.journal_format import Place
@@ -10,6 +11,8 @@ from gateway.records import Anchor, Ballot, Record
 from node.chain.contracts.ballots import Outcome
 
 RECENT_MAX = 50_000
+FOREVER_S = 1e9
+TICK_S = 0.02  # by so much may a wait be longer than was asked for
 
 
 class NotDurable(RuntimeError):
@@ -105,19 +108,47 @@ class Item:
 class _Ends:
     """Counts down the records whose ends one caller waits for: one future however many they are."""
 
-    __slots__ = ("_left", "future")
+    __slots__ = ("future", "left")
 
     def __init__(self, future: asyncio.Future[None], left: int) -> None:
-        self.future, self._left = future, left
+        self.future, self.left = future, left
 
     def one_less(self) -> None:
-        self._left -= 1
-        if self._left <= 0:
+        self.left -= 1
+        if self.left <= 0:
             self.over()
 
     def over(self) -> None:
         if not self.future.done():
             self.future.set_result(None)
+
+
+class _Deadlines:
+    """Ends waits whose time is over, up to a tick late: one timer for all that end in one tick.
+
+    Thousands of callers wait at a time, nearly all of them in vain for their timers, and each timer of its own costs
+    several microseconds.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[int, set[_Ends]] = {}  # by tick
+
+    def add(self, ends: _Ends, over_at_s: float) -> set[_Ends]:
+        """Take in a wait that ends at this time of the running loop; what to discard it from if it ends before."""
+        tick = int(over_at_s / TICK_S) + 1
+        due = self._due.get(tick)
+        if due is None:
+            due = self._due[tick] = set()
+            asyncio.get_running_loop().call_at(tick * TICK_S, self._over, tick)
+        due.add(ends)
+        return due
+
+    def _over(self, tick: int) -> None:
+        for ends in self._due.pop(tick):
+            ends.over()
+
+
+_DEADLINES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Deadlines] = WeakKeyDictionary()
 
 
 async def wait_for_ends(items: Sequence[Item], timeout_s: float) -> None:
@@ -126,17 +157,21 @@ async def wait_for_ends(items: Sequence[Item], timeout_s: float) -> None:
     if not waiting or timeout_s <= 0:
         return
     loop = asyncio.get_running_loop()
+    deadlines = _DEADLINES.get(loop)
+    if deadlines is None:
+        deadlines = _DEADLINES[loop] = _Deadlines()
     ends = _Ends(loop.create_future(), len(waiting))
     for item in waiting:
         item.waiters.append(ends)
-    timer = loop.call_later(timeout_s, ends.over)
+    due = deadlines.add(ends, loop.time() + min(timeout_s, FOREVER_S))
     try:
         await ends.future
     finally:
-        timer.cancel()
-        for item in waiting:
-            if item.waiters and ends in item.waiters:
-                item.waiters.remove(ends)
+        due.discard(ends)
+        if ends.left > 0:  # given up; where all have ended, none remembers who waited
+            for item in waiting:
+                if ends in item.waiters:
+                    item.waiters.remove(ends)
 
 
 def item_of(replayed: Replayed) -> Item:

@@ -12,8 +12,8 @@ from gateway.chain import Standing
 from gateway.core import Conflict, Core, conflict, same_ballot
 from gateway.definitions import Election
 from gateway.elections import state_name
-from gateway.models import VoteBody
 from gateway.nullifier import InvalidId
+from gateway.plainvotes import Vote
 from gateway.problems import Problem, key_mismatch, refusal
 from gateway.records import Ballot
 from gateway.validators import NoValidator
@@ -29,12 +29,13 @@ def _admit_all(nullifier: bytes) -> None:
     """Refuse no voter."""
 
 
-async def ballot_of(core: Core, vote: VoteBody, admit: Callable[[bytes], None] = _admit_all) -> tuple[Ballot, str]:
+async def ballot_of(core: Core, vote: Vote, admit: Callable[[bytes], None] = _admit_all) -> tuple[Ballot, str]:
     """The ballot of a vote and its transaction id. `admit` may refuse the voter.
 
     Raises Problem where the election will surely not take it; Late, which is to be told by `stood`.
     """
-    return _Booth(core, vote.election_id, await _election(core, vote.election_id)).ballot(vote, admit)
+    id_ = vote.election_id
+    return _Booth(core, id_, core.elections.fresh(id_) or await _election(core, id_)).ballot(vote, admit)
 
 
 class Late(Problem):
@@ -77,15 +78,13 @@ async def _standing(core: Core, ballot: Ballot) -> Standing | None:
 class Casting:
     """What became of one vote of many: an item that is durable, or the problem with it."""
 
-    vote: VoteBody
+    vote: Vote
     transaction_id: str | None
     item: Item | None = None
     problem: Problem | None = None
 
 
-async def cast_votes(
-    core: Core, votes: Sequence[VoteBody], admit: Callable[[bytes], None], wait_s: float
-) -> list[Casting]:
+async def cast_votes(core: Core, votes: Sequence[Vote], admit: Callable[[bytes], None], wait_s: float) -> list[Casting]:
     """Make the ballots of many votes durable in one go, and wait so long for their ends; each counts on its own."""
     ids = list({vote.election_id: None for vote in votes})
     found = await asyncio.gather(*(_found(core, id_) for id_ in ids))
@@ -155,7 +154,7 @@ class _Booth:
         self._key = core.elections.key(id_)
         self._open_to: set[int] = set()  # kinds of ballots that it takes
 
-    def ballot(self, vote: VoteBody, admit: Callable[[bytes], None]) -> tuple[Ballot, str]:
+    def ballot(self, vote: Vote, admit: Callable[[bytes], None]) -> tuple[Ballot, str]:
         """The ballot of a vote and its transaction id. Raises Problem where the election will surely not take it."""
         try:
             nullifier = self._key.nullifier(vote.voter_id)

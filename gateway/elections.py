@@ -67,6 +67,12 @@ class Elections:
         known = self._state.elections.get(id_)
         return self.keys.fitting(id_, None if known is None else known.key_check)
 
+    def fresh(self, id_: int) -> Election | None:
+        """The election as it was read a moment ago; None where it is to be read."""
+        if asyncio.get_running_loop().time() - self._read_at.get(id_, -math.inf) < FRESH_S:
+            return self._state.elections.get(id_)
+        return None
+
     async def get(self, id_: int, *, fresh: bool = False) -> Election | None:
         """The election, at most STALE_S old, older when no validator answers; None where there is none.
 

@@ -33,7 +33,8 @@ CALLS: web.AppKey[Calls] = web.AppKey("calls", Calls)  # answers, by route
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?\s*(?:$|[,;])", re.ASCII | re.IGNORECASE)
 
-Body = TypeVar("Body", bound=BaseModel)
+Body = TypeVar("Body")
+Model = TypeVar("Model", bound=BaseModel)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -42,16 +43,20 @@ def answer(document: object, status: int = 200, headers: dict[str, str] | None =
     return web.Response(body=orjson.dumps(document), status=status, content_type="application/json", headers=headers)
 
 
-async def read_body(request: web.Request, model: type[Body]) -> Body:
+async def read_body(request: web.Request, model: type[Model]) -> Model:
     """The request's JSON body, validated. Raises Problem 400, 408, 413 or 422."""
-    # What has arrived with its head, as small bodies do, needs no timer.
-    raw = await request.read() if request.content.is_eof() else await _read_in_time(request)
+    return await read_json(request, model.model_validate)
+
+
+async def read_json(request: web.Request, read: Callable[[object], Body]) -> Body:
+    """What `read` makes of the JSON body. Raises Problem 400, 408, 413; 422 where it raises ValidationError."""
+    raw = _arrived(request) if request.content.is_eof() else await _read_in_time(request)
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise Problem(400, "not-json", f"The body is not JSON: {error}.") from None
     try:
-        return model.model_validate(document)
+        return read(document)
     except ValidationError as error:
         faults = [
             {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]}
@@ -59,6 +64,17 @@ async def read_body(request: web.Request, model: type[Body]) -> Body:
         ]
         words = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
         raise Problem(422, "not-valid", f"The body is not valid: {words}.", errors=faults) from None
+
+
+def _arrived(request: web.Request) -> bytes:
+    """The body that has arrived with its head, as small ones do: it needs no timer, and nobody to wait for it.
+
+    Raises HTTPRequestEntityTooLarge, as `request.read` does.
+    """
+    raw = request.content.read_nowait()
+    if 0 < request.client_max_size < len(raw):
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, len(raw))
+    return raw
 
 
 async def _read_in_time(request: web.Request) -> bytes:

@@ -8,13 +8,14 @@ from typing import Any
 from aiohttp import web
 
 from gateway import answers
-from gateway.api.common import GATEWAY, answer, election_id_of, read_body, wait_s
+from gateway.api.common import GATEWAY, answer, election_id_of, read_json, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.calls import ballots_of, read_cast
 from gateway.casting import Casting, Late, ballot_of, cast_votes, refused, stood
 from gateway.core import Conflict, warning_at
 from gateway.models import VoteBatchBody, VoteBody, show_election_id
 from gateway.nullifier import InvalidId
+from gateway.plainvotes import read_vote, read_votes
 from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.verify import receipt_at
@@ -27,7 +28,7 @@ _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 async def submit(request: web.Request) -> web.Response:
     """One vote: 200 `confirmed`, 202 `pending`, or a problem that says why it does not count."""
     gateway = request.app[GATEWAY]
-    body = await read_body(request, VoteBody)
+    body = await read_json(request, read_vote)
     try:
         ballot, transaction_id = await ballot_of(gateway, body, gateway.gatekeeper.admit_voter)
         item = gateway.keep(ballot)
@@ -50,8 +51,8 @@ async def submit(request: web.Request) -> web.Response:
 async def batch(request: web.Request) -> web.Response:
     """Up to 1,000 votes; each is accepted or refused on its own, and the answer has an outcome for each."""
     gateway = request.app[GATEWAY]
-    body = await read_body(request, VoteBatchBody)
-    castings = await cast_votes(gateway, body.votes, gateway.gatekeeper.admit_voter, wait_s(request, gateway))
+    votes = await read_json(request, read_votes)
+    castings = await cast_votes(gateway, votes, gateway.gatekeeper.admit_voter, wait_s(request, gateway))
     results = await _outcomes(gateway, castings)
     counts = dict.fromkeys(("confirmed", "pending", "rejected", "not_taken"), 0)
     for index, result in enumerate(results):
