@@ -1,8 +1,8 @@
 """Votes that are read without their models, against the models."""
 
+import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -48,13 +48,13 @@ def outcome(read: Any, document: object) -> object:
 @example({"voter_id": "v", "election_id": 1, "choice": 0, "encrypted_vote": "s"})
 @example({"voter_id": "v", "election_id": ELECTION_ID_MAX + 1, "choice": 0})
 def test_a_vote_is_what_its_model_says(document: object) -> None:
-    document = orjson.loads(orjson.dumps(document))
+    document = json.loads(json.dumps(document))
     assert outcome(read_vote, document) == outcome(lambda one: of(VoteBody.model_validate(one)), document)
 
 
 @given(VALUES | st.fixed_dictionaries({"votes": VALUES | st.lists(GOOD | VOTES | VALUES, max_size=3)}))
 def test_votes_are_what_their_model_says(document: object) -> None:
-    document = orjson.loads(orjson.dumps(document))
+    document = json.loads(json.dumps(document))
     wanted = outcome(lambda one: [of(vote) for vote in VoteBatchBody.model_validate(one).votes], document)
     assert outcome(read_votes, document) == wanted
 
