@@ -16,7 +16,7 @@ help:
 	@echo "make sim      whole networks under every fault, from seeds (ARGS='--seeds 1000 --from 0')"
 	@echo "make mutants  planted bugs, each of which the simulator must catch"
 	@echo "make fuzz     bytes from a coverage-guided fuzzer at framing, codecs, JSON-RPC (ARGS='--seconds 600')"
-	@echo "make bench-targets  every figure that matters, five runs each, in one table (half an hour, a quiet machine)"
+	@echo "make bench-targets  every figure that matters, five runs each, in one table (40 minutes, a quiet machine)"
 	@echo "make bench-peers    the same transactions put to anvil, hardhat, ganache and eth-tester (needs Node.js 20)"
 	@echo "make profile        where a record's microseconds go, in each process"
 	@echo "make compose  the same five services with docker compose"

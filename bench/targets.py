@@ -26,7 +26,6 @@ REPORT = ROOT / "bench" / "targets.md"
 TABLE_BEGINS, TABLE_ENDS = "<!-- the table: make bench-targets ARGS=--write -->", "<!-- the table ends -->"
 HEADINGS = ("work", "target", "median", "least – most", "met", "runs", "command")
 RUNS = 5
-LONG_RUNS = 3  # of what takes minutes
 RUN_WITHIN_S, STOP_WITHIN_S = 900.0, 30.0
 SHARE_MIN = 0.005  # of the records: less, and some benchmark has nothing to measure
 OTHERS_CORES = 0.15  # more than this, and somebody else was at work on the machine
@@ -55,13 +54,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command, and the targets that its figures are held against; `runs`: no more than so many of it."""
+    """One command, and the targets that its figures are held against."""
 
     name: str
     command: tuple[str, ...]
     targets: tuple[Target, ...]
     plots: bool = True
-    runs: int = RUNS
 
 
 @dataclass(slots=True)
@@ -173,7 +171,6 @@ ROWS = (
             ),
             Target("start of a validator at 2,000,000 ballots", lambda f: f["start_s"], 3.0, False, " s"),
         ),
-        runs=LONG_RUNS,
     ),
 )
 
@@ -256,17 +253,15 @@ def lines_of(row: Row, found: Found, before: Mapping[str, str]) -> Iterator[str]
         yield tables.row(cells)
 
 
-def remarks_of(row: Row, found: Found, runs: int) -> Iterator[str]:
+def remarks_of(row: Row, found: Found) -> Iterator[str]:
     """What a reader must know to believe a row's figures."""
-    if row.runs < runs and found.figures:
-        yield f"{row.name}: {row.runs} runs, since one takes {statistics.median(found.took_s) / 60:.0f} minutes."
     if found.left_out:
-        yield f"{row.name}: {found.left_out} runs were left out, since the time was up."
+        yield f"{row.name}: {len(found.figures)} runs, {found.left_out} fewer than wanted: the time given was up."
     yield from (f"{row.name}: {failure}" for failure in found.failures)
     limited = sum(bool(one.get("generator_was_limit")) for one in found.figures)
     if limited:
         yield f"{row.name}: the generator was the limit in {limited} of {len(found.figures)} runs."
-    others = [one["machine"]["others_cores"] for one in found.figures if "machine" in one]
+    others = [one["machine"]["others_cores"] or 0.0 for one in found.figures if "machine" in one]
     if others and statistics.median(others) > OTHERS_CORES:
         yield f"{row.name}: something else used {statistics.median(others):.2f} cores meanwhile: figures are too low."
 
@@ -277,13 +272,13 @@ def earlier_lines(path: Path) -> dict[str, str]:
     return {line.split("|")[1].strip(): line for line in lines if line.startswith("| ") and line.count("|") > 2}
 
 
-def text_of(found: Mapping[str, Found], rows: Sequence[Row], runs: int, where: str, before: Mapping[str, str]) -> str:
+def text_of(found: Mapping[str, Found], rows: Sequence[Row], where: str, before: Mapping[str, str]) -> str:
     """The table, what must be said of it, and the machine."""
     lines = [tables.row(HEADINGS), "|" + "---|" * len(HEADINGS)]
     remarks: list[str] = []
     for row in rows:
         lines += lines_of(row, found.get(row.name, Found()), before)
-        remarks += remarks_of(row, found.get(row.name, Found()), runs)
+        remarks += remarks_of(row, found.get(row.name, Found()))
     return "\n".join([*lines, "", where, "", *(f"- {' '.join(remark.split())}" for remark in remarks)]).strip()
 
 
@@ -293,7 +288,7 @@ class Session:
     def __init__(self, rows: Sequence[Row], runs: int, ends_s: float, tell: Callable[[], None]) -> None:
         """`ends_s`: of time.monotonic; no run begins that would last beyond it."""
         self._ends_s, self._tell = ends_s, tell
-        self._left = [row for number in range(runs) for row in rows if number < row.runs]
+        self._left = [*rows] * runs
         self._count = len(self._left)
         self._again: set[str] = set()
         self.found = {row.name: Found() for row in rows}
@@ -360,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tables.put(REPORT, TABLE_BEGINS, TABLE_ENDS, text())
 
     def text() -> str:
-        return text_of(session.found, shown_rows, options.runs, where, before)
+        return text_of(session.found, shown_rows, where, before)
 
     session = Session(rows, options.runs, time.monotonic() + 60 * options.within, tell)
     session.run()

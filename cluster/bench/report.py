@@ -119,7 +119,12 @@ def _processes(median: dict[str, Any]) -> Table:
 
 def _show_limits(console: Console, median: dict[str, Any]) -> None:
     machine = median["machine"]
-    share = f"  the generator took {median['generator_share']:.0%} of the CPU"
+    if median["generator_share"] is None:
+        share = (
+            f"  the generator kept {machine['busy_cores']:.2f} cores busy; the network's processes are not known here"
+        )
+    else:
+        share = f"  the generator took {median['generator_share']:.0%} of the CPU"
     if median["generator_was_limit"]:
         share += "; [yellow]! it was the limit: the system could have done more[/yellow]"
     console.print(share)
@@ -127,7 +132,7 @@ def _show_limits(console: Console, median: dict[str, Any]) -> None:
         console.print(
             f"  requests left late by {median['sent_late_ms_p99']:.1f} ms (99 %); latencies count from when due"
         )
-    if machine["others_cores"] > OTHERS_CORES:
+    if machine["others_cores"] is not None and machine["others_cores"] > OTHERS_CORES:
         console.print(
             f"  [yellow]! something else used {machine['others_cores']:.2f} of {machine['cores']:.0f} cores: "
             "the figures are too low[/yellow]"

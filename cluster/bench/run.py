@@ -224,7 +224,10 @@ async def _result(
 
 
 def _costs(follower: Follower, clock: _Clock, final: int) -> dict[str, Any]:
-    """CPU of each process over the run, in all and for each record; memory; what others took of the machine."""
+    """CPU of each process over the run, in all and for each record; memory; what others took of the machine.
+
+    Shares are None for a network given by URLs, whose processes are not known.
+    """
     before, after = clock.before, clock.after
     elapsed_s = after.at_s - before.at_s
     processes: dict[str, dict[str, float]] = {}
@@ -240,15 +243,16 @@ def _costs(follower: Follower, clock: _Clock, final: int) -> dict[str, Any]:
         }
     ours_s = sum(process["cpu_s"] for process in processes.values())
     generator = processes.get("generator", {"cores": 0.0})
+    is_known = len(processes) > 1
     return {
         "processes": processes,
         "cpu_us_a_record": ours_s / final * 1e6 if final else 0.0,
-        "generator_share": generator["cores"] * elapsed_s / ours_s if ours_s else 0.0,
+        "generator_share": generator["cores"] * elapsed_s / ours_s if is_known and ours_s else None,
         "generator_was_limit": generator["cores"] >= GENERATOR_LIMIT,
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
             "busy_cores": ours_s / elapsed_s,
-            "others_cores": max(0.0, (after.machine_s - before.machine_s - ours_s) / elapsed_s),
+            "others_cores": max(0.0, (after.machine_s - before.machine_s - ours_s) / elapsed_s) if is_known else None,
         },
     }
 

@@ -1,7 +1,6 @@
 """The benchmark: its arithmetic against slow oracles, its generator against servers that misbehave, and a real run."""
 
 import asyncio
-import dataclasses
 import importlib
 import json
 import subprocess
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 
 from bench import profile, tables, targets
 from bench.sampled import START
-from cluster.bench import anchors, figures, machine, transactions, votes
+from cluster.bench import anchors, figures, machine, testbed, transactions, votes
 from cluster.bench.follower import Follower, log_reader, transactions_reader
 from cluster.bench.generator import Generator, Requests
 from cluster.bench.run import Run
@@ -422,13 +421,12 @@ def test_runs_take_turns_one_that_fails_is_tried_again_and_no_run_begins_too_lat
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rate = targets.Target("x", lambda figures: figures["rate"], 1.0, True)
-    one, two, long = (targets.Row(name, ("--count", "1000"), (rate,), runs=5) for name in ("one", "two", "long"))
-    long = dataclasses.replace(long, runs=1)
+    one, two = (targets.Row(name, ("--count", "1000"), (rate,)) for name in ("one", "two"))
     now_s, begun, told = 0.0, [], []
 
     def run_once(row: targets.Row, number: int) -> dict[str, Any]:
         nonlocal now_s
-        now_s += 10
+        now_s += 10 if row.name == "one" else 15
         begun.append((row.name, number))
         if row.name == "one" and number == 2:
             raise targets.Failed("it fell over")
@@ -436,16 +434,18 @@ def test_runs_take_turns_one_that_fails_is_tried_again_and_no_run_begins_too_lat
 
     monkeypatch.setattr(targets, "run_once", run_once)
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    session = targets.Session([one, two, long], 3, 75.0, lambda: told.append(len(begun)))
+    session = targets.Session([one, two], 3, 84.0, lambda: told.append(len(begun)))
     session.run()
-    assert begun == [("one", 1), ("two", 1), ("long", 1), ("one", 2), ("two", 2), ("one", 3), ("two", 3)]
-    assert told == list(range(1, 8))  # after each, so that an interruption loses none
+    turns = [("one", 1), ("two", 1), ("one", 2), ("two", 2), ("one", 3)]  # at 60 s: a `two` would end at 75 s
+    assert begun == [*turns, ("two", 3)]
+    assert told == list(range(1, 7))  # after each, so that an interruption loses none
     assert session.found["one"].failures == ["run 2: it fell over"]
     assert (session.found["one"].left_out, session.found["two"].left_out) == (1, 0)  # the second try was too late
-    text = targets.text_of(session.found, [one, two, long], 3, "Machine: this.", {})
-    assert "2 on " in text.splitlines()[2]
+    text = targets.text_of(session.found, [one, two], "Machine: this.", {})
+    assert "| 2 on " in text.splitlines()[2]
+    assert "| 3 on " in text.splitlines()[3]
     assert "- one: run 2: it fell over" in text
-    assert "- long: 1 runs, since one takes" in text
+    assert "- one: 2 runs, 1 fewer than wanted" in text
     assert targets.scaled(one, 0.25).command == ("--count", "250")
 
 
@@ -575,10 +575,27 @@ def test_votes_are_measured_on_a_network_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+async def test_a_network_that_runs_is_measured_by_its_urls() -> None:
+    async with testbed.fresh() as bed:
+        rpc = [word for url in bed.rpc_urls.values() for word in ("--rpc", url)]
+        for arguments in (
+            ["votes", "--gateway", bed.gateway_url, *rpc, "--count", "200", "--clients", "20", "--runs", "2"],
+            ["transactions", *rpc, "--count", "200", "--mode", "batch"],  # whose accounts have nonces by then
+        ):
+            done = await asyncio.to_thread(psephos, *arguments)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "checked afterwards" in done.stdout
+            assert "the network's processes are not known here" in done.stdout
+
+
+@pytest.mark.e2e
 def test_a_wiped_validator_catches_up_and_is_compared(tmp_path: Path) -> None:
-    done = psephos("catch-up", "--count", "1000", "--json", str(tmp_path / "told.json"))
+    picture = tmp_path / "run.png"
+    done = psephos("catch-up", "--count", "1000", "--json", str(tmp_path / "told.json"), "--plot", str(picture))
     assert done.returncode == 0, done.stdout + done.stderr
     median = json.loads((tmp_path / "told.json").read_text())["median"]
     assert median["records"] == 1_000
+    assert median["heights"][-1][1] >= median["blocks"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert median["checked"] is True
     assert median["per_second"] == pytest.approx(1_000 / median["seconds"])
