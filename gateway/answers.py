@@ -64,6 +64,8 @@ class ElectionChanged(Answer):
 
     status: Literal["confirmed", "pending"] = Field(examples=["confirmed"])
     election_id: ElectionIdOut
+    level: Level | None = None
+    warning: Warning_ | None = None
     transaction_hash: OptionalHash = None
     block_number: OptionalHeight = None
     block_hash: OptionalBlockHash = None

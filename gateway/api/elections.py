@@ -42,7 +42,7 @@ def view(gateway: Gateway, election: Election) -> dict[str, Any]:
 def _changed(gateway: Gateway, id_: int, item: Item, election: Election | None) -> dict[str, Any]:
     shown: dict[str, Any] = {"status": "pending", "election_id": show_election_id(id_), "level": gateway.level()}
     if item.place is None:
-        return shown
+        return shown if (warning := gateway.warning()) is None else shown | {"warning": warning}
     shown |= {
         "status": "confirmed",
         "transaction_hash": "0x" + item.place.transaction_hash.hex(),
@@ -86,7 +86,7 @@ async def _existing(gateway: Gateway, body: ElectionBody, key_check: bytes) -> w
     election = await gateway.elections.get(body.election_id, fresh=True)
     if election is not None and _is_wanted(election, body):
         if election.key_check in (bytes(32), key_check):
-            return answer({"status": "confirmed", **view(gateway, election)})
+            return answer({"status": "confirmed", "level": gateway.level(), **view(gateway, election)})
         if not gateway.elections.key_fits(election):
             raise key_mismatch()
     raise election_exists(body.election_id)
@@ -146,13 +146,13 @@ async def _end(request: web.Request, function: str, already: tuple[ElectionState
     id_ = election_id_of(request.match_info["election_id"])
     election = await _known(gateway, id_)
     if election.state in already:
-        return answer({"status": "confirmed", **view(gateway, election)})
+        return answer({"status": "confirmed", "level": gateway.level(), **view(gateway, election)})
     item = await gateway.call(gateway.elections.end_call(id_, function))
     await item.wait(wait_s(request, gateway))
     if item.reason is not None:
         election = await _known(gateway, id_)
         if election.state in already:  # somebody else was quicker
-            return answer({"status": "confirmed", **view(gateway, election)})
+            return answer({"status": "confirmed", "level": gateway.level(), **view(gateway, election)})
         raise refusal(item.reason, election_id=show_election_id(id_), state=state_name(election))
     if item.place is None:
         return answer(_changed(gateway, id_, item, None), 202)

@@ -56,6 +56,16 @@ async def test_sent_again_behind_the_end(network: Network, how: str) -> None:
         assert (await api.vote("ann", 1)).status_code == 503, "nobody can say that it does not stand"
 
 
+async def test_an_election_that_waits_comes_with_the_warning_that_says_why(network: Network) -> None:
+    async with network.gateway() as (_, api):
+        network.kill_all()
+        await api.post("/api/admin/validators/refresh-status")
+        election = {"election_id": 1, "title": "t", "options": ["a", "b"]}
+        waits = await api.post("/api/elections", election, Prefer="wait=0")
+        assert (waits.status_code, waits.json()["level"]) == (202, 3)
+        assert "no quorum" in waits.json()["warning"]
+
+
 async def test_the_client_is_told_alike(network: Network) -> None:
     async with network.gateway() as (_, api):
         election = {"election_id": 1, "title": "t", "options": ["a", "b"]}
