@@ -54,6 +54,7 @@ class Durability:
         self._unsettled: dict[Item, None] = {}  # durable and not settled, in order
         self._retry_at = 0.0
         self._stopping = False
+        self._is_told = False  # that nothing durable is left
         self.storage = Storage.JOURNAL
         self.last_error: str | None = None
         self.accepted_count = 0  # records synced since this process started
@@ -140,7 +141,9 @@ class Durability:
             if self.storage is not Storage.NONE and not await self._try(self._write, group, loop=loop):
                 self.storage = Storage.NONE
         if self.storage is Storage.NONE:
-            log.error("nothing durable is left (%s); refusing new records", self.last_error)
+            if not self._is_told:  # once, and not for each record: the log may be on the disk that is full
+                self._is_told = True
+                log.error("nothing durable is left (%s); refusing new records", self.last_error)
             group.commit.finish(f"neither the journal nor the spool can be written: {self.last_error}")
             for item in group.accepted:
                 item.wake()
@@ -169,6 +172,7 @@ class Durability:
         else:
             return
         self.storage = Storage.JOURNAL if journal is self._journal else Storage.SPOOL
+        self._is_told = False
         log.warning("what is accepted goes to the %s now (before: %s)", self.storage.value, before.value)
         if self.storage is Storage.JOURNAL:
             await self._try(self._spool.clear, loop=loop)

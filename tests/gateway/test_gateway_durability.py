@@ -145,7 +145,9 @@ async def test_a_failing_journal_moves_all_that_is_not_final_to_the_spool_and_ba
     await durability.stop()
 
 
-async def test_with_nothing_durable_left_nothing_is_promised_and_it_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_with_nothing_durable_left_nothing_is_promised_and_it_recovers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "RETRY_INTERVAL_S", 0.01)
     failing = False
     disk, sent = FragileDisk(refuse=lambda operation, count, path: failing), list[Item]()
@@ -153,8 +155,10 @@ async def test_with_nothing_durable_left_nothing_is_promised_and_it_recovers(mon
     await durability.start()
     first = await accept(durability, range(3))
     failing = True
-    assert await accept(durability, range(3, 6)) == []
+    for number in range(3, 6):
+        assert await accept(durability, [number]) == []
     assert durability.storage is Storage.NONE
+    assert caplog.text.count("nothing durable is left") == 1, "a log that grows with each refusal fills a full disk"
     assert len(sent) == 3, "what is not durable is not sent"
     # What became final meanwhile is written down as soon as something can be written again.
     first[0].outcome, first[0].place = Outcome.ACCEPTED, PLACE
