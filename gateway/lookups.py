@@ -14,7 +14,7 @@ class AnchorLookups:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: dict[bytes, asyncio.Future[bool | None]] = {}
+        self._waiting: dict[bytes, list[asyncio.Future[bool | None]]] = {}  # one future for each who asks
         self._task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -22,14 +22,18 @@ class AnchorLookups:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def is_told(self, batch_id: bytes) -> bool | None:
-        """Whether one validator says that there is an anchor of a batch; None where nobody says. Not proven."""
-        future = self._waiting.get(batch_id)
-        if future is None:
-            future = self._waiting[batch_id] = asyncio.get_running_loop().create_future()
+    async def is_told(self, batch_id: bytes, within_s: float) -> bool | None:
+        """Whether one validator says that there is an anchor of a batch; None where nobody says in time. Not proven."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool | None] = loop.create_future()
+        self._waiting.setdefault(batch_id, []).append(future)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._ask(), name="anchor lookups")
-        return await asyncio.shield(future)  # who loses patience takes the answer from nobody else
+        timer = loop.call_later(within_s, _answer, future, None)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     async def _ask(self) -> None:
         while self._waiting:
@@ -37,8 +41,9 @@ class AnchorLookups:
             for batch_id in asked:
                 del self._waiting[batch_id]
             told = await self._told(list(asked))
-            for future, is_there in zip(asked.values(), told, strict=True):
-                future.set_result(is_there)
+            for futures, is_there in zip(asked.values(), told, strict=True):
+                for future in futures:
+                    _answer(future, is_there)
 
     async def _told(self, batch_ids: list[bytes]) -> list[bool | None]:
         """For each in order. Asked of the log: a view of the contract would cost a validator twenty times as much."""
@@ -53,3 +58,8 @@ class AnchorLookups:
             if isinstance(indexes, list) and len(indexes) == len(ids):
                 return [index is not None for index in indexes]
         return [None] * len(batch_ids)
+
+
+def _answer(future: "asyncio.Future[bool | None]", is_there: bool | None) -> None:
+    if not future.done():  # who asked may have lost patience, or be gone
+        future.set_result(is_there)

@@ -99,9 +99,7 @@ class Gateway(Core):
         """Do once what the first anchor would wait for: codecs made on first use, and a connection."""
         nothing = Anchor(bytes(32), bytes(32), 0, "")
         anchor_call(nothing)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(WARM_UP_S):
-                await self.anchorage.is_told(nothing.batch_id)
+        await self.anchorage.is_told(nothing.batch_id, WARM_UP_S)
 
     async def stop(self) -> None:
         """Sync what was accepted and end. What is not final is in the journal."""

@@ -1,6 +1,5 @@
 """Routes of anchors: take one, show one, list them, statistics, and another try for one that failed."""
 
-import asyncio
 import time
 import uuid
 from typing import Any
@@ -41,18 +40,17 @@ async def submit(request: web.Request) -> web.Response:
         if body.callback_url is not None:
             await gateway.anchorage.tell_completed(standing, body.callback_url)
         return answer(_receipt(batch, anchor, "completed"))
-    item, is_new = await gateway.anchorage.submit(anchor, body.callback_url)
+    item, is_new = await gateway.anchorage.submit(anchor, batch, body.callback_url)
     return answer(_receipt(batch, anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200)
 
 
 async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
     """The same anchor on the chain, if that can be known in time. Raises Problem 409 where it has another root."""
     try:
-        async with asyncio.timeout(LOOK_UP_S):
-            is_told = await gateway.anchorage.is_told(anchor.batch_id)
+        is_told = await gateway.anchorage.is_told(anchor.batch_id, LOOK_UP_S)
         # A new one is answered at once; of one that is there already, what it says is worth waiting for.
         standing = await gateway.chain.anchor(anchor.batch_id) if is_told else None
-    except (TimeoutError, NoValidator):
+    except NoValidator:
         return None  # the chain itself refuses a second root
     if standing is not None and getattr(standing.record, "merkle_root", None) != anchor.merkle_root:
         raise Problem(409, "anchor-exists", "This batch is anchored with another Merkle root.")
@@ -61,11 +59,11 @@ async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
 
 def _receipt(batch: uuid.UUID, anchor: Anchor, status: str) -> dict[str, Any]:
     return {
-        "anchor_id": str(anchor_id(batch)),
+        "anchor_id": anchor_id(batch),
         "batch_id": str(batch),
         "merkle_root": anchor.merkle_root.hex(),
         "status": status,
-        "job_id": str(job_id(batch)),
+        "job_id": job_id(batch),
         "message": MESSAGE,
     }
 
@@ -111,7 +109,7 @@ async def retry(request: web.Request) -> web.Response:
     else:
         raise Problem(400, "not-failed", f"This anchor is {status_of(item)}.")
     message = "Retry started. Processing in background."
-    return answer({"message": message, "anchor_id": str(anchor_id(batch)), "job_id": str(job_id(batch))})
+    return answer({"message": message, "anchor_id": anchor_id(batch), "job_id": job_id(batch)})
 
 
 async def listing(request: web.Request) -> web.Response:

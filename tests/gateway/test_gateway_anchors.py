@@ -6,6 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway import anchorage
 from gateway.calls import anchor_call
@@ -28,6 +30,12 @@ async def network(tmp_path: Path) -> AsyncIterator[Network]:
 
 def body(root: str) -> dict[str, object]:
     return {"batch_id": str(BATCH), "merkle_root": root, "product_count": 3}
+
+
+@given(st.uuids())
+def test_ids_are_those_of_the_library(batch: uuid.UUID) -> None:
+    assert anchorage.anchor_id(batch) == str(uuid.uuid5(batch, "psephos:anchor"))
+    assert anchorage.job_id(batch) == str(uuid.uuid5(batch, "psephos:job"))
 
 
 async def test_the_second_root_of_a_race_fails_and_stays_a_conflict(network: Network) -> None:

@@ -14,6 +14,7 @@ from gateway.lookups import AnchorLookups
 from gateway.records import Anchor
 from gateway.validators import Pool
 
+PATIENCE_S = 60.0
 words = st.binary(min_size=32, max_size=32)
 ascii_text = st.text(st.characters(min_codepoint=0, max_codepoint=127), max_size=64)
 
@@ -31,6 +32,8 @@ class FakePool:
         self.anchored = anchored
         self.validators = [SimpleNamespace(reachable=True, probed=True, fault=one) for one in faults]
         self.asked: list[int] = []
+        self.hold = asyncio.Event()  # cleared: nobody answers yet
+        self.hold.set()
 
     def ordered(self) -> list[Any]:
         return self.validators
@@ -39,6 +42,7 @@ class FakePool:
         log, ids = parameters
         assert (method, log) == ("poa_getLogIndexes", "anchors")
         self.asked.append(len(ids))
+        await self.hold.wait()
         await asyncio.sleep(0)
         if isinstance(validator.fault, Exception):
             raise validator.fault
@@ -55,7 +59,7 @@ async def test_questions_that_come_together_go_in_few_calls_and_each_gets_its_an
     batches = [number.to_bytes(32, "big") for number in range(600)]
     pool = FakePool(set(batches[::3]))
     lookups = lookups_of(pool)
-    told = await asyncio.gather(*(lookups.is_told(batch) for batch in [*batches, batches[0]]))
+    told = await asyncio.gather(*(lookups.is_told(batch, PATIENCE_S) for batch in [*batches, batches[0]]))
     assert told == [number % 3 == 0 for number in range(600)] + [True]
     assert len(pool.asked) <= 3
     assert sum(pool.asked) == 600, "nothing is asked twice"
@@ -65,17 +69,20 @@ async def test_the_next_validator_is_asked_and_where_none_answers_nobody_knows()
     batch = b"\x01" * 32
     faults = RpcFailure("no answer"), RpcError(-32601, "the method does not exist"), True
     pool = FakePool({batch}, faults=(*faults, False))
-    assert await lookups_of(pool).is_told(batch) is True
+    assert await lookups_of(pool).is_told(batch, PATIENCE_S) is True
     assert pool.asked == [1, 1, 1, 1]
-    assert await lookups_of(FakePool({batch}, faults)).is_told(batch) is None
+    assert await lookups_of(FakePool({batch}, faults)).is_told(batch, PATIENCE_S) is None
 
 
 async def test_who_loses_patience_takes_the_answer_from_nobody_else() -> None:
     batch = b"\x02" * 32
-    lookups = lookups_of(FakePool({batch}))
-    impatient = asyncio.create_task(lookups.is_told(batch))
-    patient = asyncio.create_task(lookups.is_told(batch))
-    await asyncio.sleep(0)
-    impatient.cancel()
+    pool = FakePool({batch})
+    pool.hold.clear()
+    lookups = lookups_of(pool)
+    cancelled = asyncio.create_task(lookups.is_told(batch, PATIENCE_S))
+    patient = asyncio.create_task(lookups.is_told(batch, PATIENCE_S))
+    assert await lookups.is_told(batch, 0.01) is None, "nobody has said in time"
+    cancelled.cancel()
+    pool.hold.set()
     assert await patient is True
     await lookups.stop()
