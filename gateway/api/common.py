@@ -5,8 +5,8 @@ import logging
 import math
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
@@ -15,13 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.access import Need
 from gateway.api.pages import refuse_foreign, refuse_other_types, refuse_rebound
-from gateway.models import parse_election_id
+from gateway.faults import invalid_body, not_valid
+from gateway.models import ELECTION_ID_EXPECTED, parse_election_id
 from gateway.problems import Problem
 from gateway.service import Gateway
 from gateway.validators import NoValidator
 from serving.connections import ConnectionGuard
 from serving.distribution import Calls
-from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
+from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, new_request_id, read_request_id
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,7 @@ async def read_json(request: web.Request, read: Callable[[object], Body]) -> Bod
     try:
         return read(document)
     except ValidationError as error:
-        faults = [
-            {"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]}
-            for fault in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        words = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
-        raise Problem(422, "not-valid", f"The body is not valid: {words}.", errors=faults) from None
+        raise invalid_body(error, document) from None
 
 
 def _arrived(request: web.Request) -> bytes:
@@ -94,24 +90,30 @@ def election_id_of(text: str | None) -> int:
         raise Problem(400, "missing-parameter", "The query parameter 'election_id' is missing.")
     try:
         return parse_election_id(text)
-    except ValueError as error:
-        raise Problem(422, "not-valid", f"election_id: {error}.") from None
+    except ValueError:
+        raise not_valid("election_id", text, ELECTION_ID_EXPECTED) from None
 
 
 def wait_s(request: web.Request, gateway: Gateway) -> float:
     """Seconds that the caller is willing to wait (RFC 7240, `Prefer: wait=SECONDS`), within the configured bounds."""
     preferences = request.headers.getall("Prefer", None)
-    found = _WAIT.search(",".join(preferences)) if preferences else None
-    if found is None:
+    wanted_s = _preferred_s(",".join(preferences)) if preferences else None
+    if wanted_s is None:
         return gateway.default_wait_s()
-    return min(float(found[1]), gateway.config.limits.wait_s_max)
+    return min(wanted_s, gateway.config.limits.wait_s_max)
+
+
+@lru_cache(maxsize=64)  # a backend says the same each time
+def _preferred_s(preferences: str) -> float | None:
+    found = _WAIT.search(preferences)
+    return None if found is None else float(found[1])
 
 
 def number_of(request: web.Request, name: str, *, default: int, least: int, most: int) -> int:
     """A whole number of the query. Raises Problem 422."""
     text = request.query.get(name, str(default))
     if not _NUMBER.fullmatch(text) or not least <= int(text) <= most:
-        raise Problem(422, "not-valid", f"{name} is a whole number from {least} to {most}.")
+        raise not_valid(name, text, f"a whole number from {least} to {most}")
     return int(text)
 
 
@@ -155,7 +157,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    request_id = read_request_id(request.headers.get(REQUEST_ID_HEADER)) or uuid.uuid4().hex
+    request_id = read_request_id(request.headers.get(REQUEST_ID_HEADER)) or new_request_id()
     REQUEST_ID.set(request_id)  # for what is logged from here on, and for the validators that are asked
     try:
         _admit(request)

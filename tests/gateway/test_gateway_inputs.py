@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -147,3 +148,26 @@ def test_no_kind_of_value_is_too_odd_to_be_named(odd: Any) -> None:
     named = {fault["field"] for fault in invalid_body(refused.value, body).extra["errors"]}
     assert "encrypted_vote" in named
     assert named <= set(body)
+
+
+async def test_parameters_are_named_with_what_was_given(network: Network) -> None:
+    async with network.gateway() as (_, api):
+        for path, words in (
+            ("/api/elections/x", "election_id: expected a whole number from 0 to 2^256 - 1"),
+            ("/api/elections?limit=0", 'limit: expected a whole number from 1 to 100 (given: "0")'),
+            ("/api/elections?cursor=x", '(given: "x")'),
+            (
+                "/v1/anchors?status=done",
+                'status: expected one of pending, processing, completed, failed (given: "done")',
+            ),
+            ("/v1/anchor/x", 'batch_id: expected a UUID (given: "x")'),
+            ("/v1/verify/transaction/0x12", "tx_id: expected"),
+            ("/ready?max_level=9", 'max_level: expected 1, 2, 3 or 4 (given: "9")'),
+            ("/api/votes/results?election_id=" + "9" * 99, f'(given: text of 99 characters, "{"9" * 64}"…)'),
+        ):
+            refused = await api.get(path.partition("?")[0], **dict(parse_qsl(path.partition("?")[2])))
+            assert refused.status_code == 422
+            assert words in refused.json()["detail"]
+        body = await api.post("/v1/anchor", {"batch_id": "x", "merkle_root": 1})
+        assert [fault["field"] for fault in body.json()["errors"]] == ["batch_id", "merkle_root", "product_count"]
+        assert body.json()["errors"][0] == {"field": "batch_id", "message": "expected a UUID", "given": '"x"'}
