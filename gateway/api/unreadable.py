@@ -1,13 +1,12 @@
 """Answers what is not HTTP, or more of it than is read, with a problem document as everything else."""
 
 import logging
-import uuid
 
 from aiohttp import web
 
 from gateway.api.common import problem_answer
 from gateway.problems import Problem
-from serving.logs import REQUEST_ID_HEADER
+from serving.logs import REQUEST_ID_HEADER, new_request_id
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ class RequestHandler(web.RequestHandler):
         reason = (message or "").partition("\n")[0].strip().rstrip(".:") or "it is not HTTP"
         log.debug("a request from %s cannot be read: %s", request.remote, reason)
         problem = Problem(status, "not-http", f"The request cannot be read: {reason}.")
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         response = problem_answer(problem, request_id)
         response.headers[REQUEST_ID_HEADER] = request_id
         response.force_close()
