@@ -104,7 +104,7 @@ class Pool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def reachable_count(self) -> int:
-        return sum(validator.reachable for validator in self.validators)
+        return sum([validator.reachable for validator in self.validators])  # asked for each record: a list is quicker
 
     def has_quorum(self) -> bool:
         """Whether as many validators as decide a block can be reached from here."""

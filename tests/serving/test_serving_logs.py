@@ -9,7 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serving.logs import REQUEST_ID, JsonFormatter, TextFormatter, configure, fields, read_request_id
+from serving.logs import (
+    REQUEST_ID,
+    REQUEST_IDS_AT_ONCE,
+    JsonFormatter,
+    TextFormatter,
+    configure,
+    fields,
+    new_request_id,
+    read_request_id,
+)
 
 
 def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
@@ -92,3 +101,9 @@ def test_everything_goes_to_standard_error(format_: str, monkeypatch: pytest.Mon
     (line,) = stream.getvalue().splitlines()
     assert "hello" in line
     assert line.startswith("{") == (format_ == "json")
+
+
+def test_new_request_ids_are_all_different_and_can_stand_in_a_log() -> None:
+    made = [new_request_id() for _ in range(3 * REQUEST_IDS_AT_ONCE)]
+    assert len(set(made)) == len(made)
+    assert all(len(one) == 32 and read_request_id(one) == one for one in made)
