@@ -65,6 +65,8 @@ def _prefix(length: int, offset: int) -> bytes:
         return _BYTES[offset + length]
     if length < 256:
         return bytes((offset + 56, length))
+    if length < 1 << 16:
+        return bytes((offset + 57, length >> 8, length & 0xFF))
     size = encode_int(length)
     return bytes((offset + 55 + len(size),)) + size
 

@@ -132,7 +132,8 @@ class Listener:
             self._guard.end(connection)
 
     async def _post(self, request: web.Request) -> web.Response:
-        if request.content_type != JSON:  # a page in a browser cannot send this type unasked (CORS)
+        # A page in a browser cannot send this type unasked (CORS). Almost everybody writes it without parameters.
+        if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
             return refusal(415, f"invalid content type {request.content_type}: only {JSON} is supported")
         try:
             if request.content.is_eof():  # it came with its head, as small ones do, and needs no timer
