@@ -33,7 +33,7 @@ from gateway.client_types import (
     VoteReceipt,
 )
 from gateway.config import AnchorsConfig, BatchConfig, ElectionsConfig, RpcConfig, load_genesis
-from gateway.core import Core, Plan
+from gateway.core import LEVELS, Core, Plan
 from gateway.elections import state_name
 from gateway.faults import invalid_body
 from gateway.journal_format import Place
@@ -74,6 +74,7 @@ CALL_DEADLINE_S = 30.0
 PENDING_MAX = 50_000
 PENDING_BYTES_MAX = 64 << 20
 MEMORY_ONLY = "not final yet, and kept in this process's memory alone"
+NO_QUORUM = "no quorum of validators: what is pending is kept in this process's memory alone"
 
 
 class ClientError(RuntimeError):
@@ -159,6 +160,12 @@ class _Memory:
         """The book remembers why."""
 
 
+class _Core(Core):
+    """The gateway's, without a journal."""
+
+    levels = LEVELS | {3: NO_QUORUM}
+
+
 class BlockchainClient:
     """Casts and reads ballots. Use as `async with`, or call `start` and `close`; the first call starts it, too.
 
@@ -215,7 +222,7 @@ class BlockchainClient:
         """Look for validators and begin to follow the chain. Needs no validator. Harmless when it runs already."""
         async with self._starting:
             if self._core is None:
-                core = Core(self._plan, self._state, _Memory)
+                core = _Core(self._plan, self._state, _Memory)
                 await core.begin()
                 self._auditor = Auditor(core.pool, core.follower, core.domain)
                 self._core = core

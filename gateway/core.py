@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -75,6 +75,8 @@ class Plan:
 
 class Core:
     """Pool, follower, chain, elections, sender and delivery, put together."""
+
+    levels: Mapping[int, str] = LEVELS  # what a level means here, in words
 
     def __init__(self, plan: Plan, state: VerifiedState, keeper: Callable[[Callable[[Sequence[Item]], None]], Keeper]):
         """`keeper` is given what to call with items once they are kept, and returns what keeps them."""
@@ -177,7 +179,8 @@ class Core:
 
     def warning(self) -> str | None:
         """What a caller should know about the level, or None at levels 1 and 2."""
-        return warning_at(self.level())
+        level = self.level()
+        return self.levels[level] if level >= 3 else None
 
     async def cast(self, ballot: Ballot) -> Item:
         """Make a ballot durable, or find that it is already. Raises Problem 409 where another one stands."""
@@ -274,7 +277,7 @@ class Core:
             changed = f" (before: {before})" if before else ""
             importance = logging.INFO if level <= 2 else logging.WARNING
             extra = fields(event="level", gateway_level=level, before=before or None)
-            log.log(importance, "level %d: %s%s", level, LEVELS[level], changed, extra=extra)
+            log.log(importance, "level %d: %s%s", level, self.levels[level], changed, extra=extra)
 
     async def _watch_level(self) -> None:
         while True:
