@@ -13,13 +13,13 @@ from node.torntail import cut_torn_tail
 logger = logging.getLogger(__name__)
 
 WRITE_BUFFER_BYTES = 8 << 20
-"""A larger one is merged less often, but whatever is put into it misses the processor's caches: with 32 MiB the merges of
-a ballot took 4 µs less, and putting it 2 µs more; they came in lumps of 128 MB, and took 70 MB more memory."""
+"""A larger one is merged less often, but what is put into it misses the processor's caches. Two million ballots took as
+much CPU each with 8, 16 and 32 MiB; with 32 they were merged 128 MB at a time, and took 70 MB more memory."""
 CACHE_BYTES = 32 << 20
 BLOOM_BITS_PER_KEY = 10
 COMPRESSION = None
-"""Hashes, signatures and ciphertexts do not get shorter: Snappy saved 1 % of a million ballots, and took half of the 20 µs
-that LevelDB's thread spent on each."""
+"""Hashes, signatures and ciphertexts get no shorter: Snappy saved 1 % of a million ballots, and took more than half of
+the 20 µs that LevelDB's thread spent on each."""
 
 
 DAMAGE: type[Exception] = plyvel.Error
