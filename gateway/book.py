@@ -57,6 +57,7 @@ class Item:
         "commit",
         "failed",
         "index",
+        "others",
         "outcome",
         "place",
         "queued",
@@ -71,6 +72,7 @@ class Item:
 
     def __init__(self, record: Record, received_at_ms: int) -> None:
         self.record = record
+        self.others: tuple[bytes, ...] = ()  # record ids that a ballot came under before an equal one was found
         self.received_at_ms = received_at_ms
         self.sequence = -1
         self.commit: Commit | None = None  # None: found in the journal at start, durable long since
@@ -177,7 +179,7 @@ async def wait_for_ends(items: Sequence[Item], timeout_s: float) -> None:
 def item_of(replayed: Replayed) -> Item:
     """The item of a record found in the journal."""
     item = Item(replayed.accepted.record, replayed.accepted.received_at_ms)
-    item.sequence = replayed.accepted.sequence
+    item.sequence, item.others = replayed.accepted.sequence, replayed.others
     item.place, item.index, item.reason = replayed.place, replayed.index, replayed.reason
     item.outcome = None if replayed.outcome is None else Outcome(replayed.outcome)
     return item
@@ -207,6 +209,8 @@ class Book:
         self._items[key] = item
         if isinstance(item.record, Ballot):
             self._by_record_id[item.record.record_id] = item
+            for other in item.others:
+                self.alias(other, item)
         if item.pending:
             self._count(item.record, 1)
         else:
@@ -286,13 +290,16 @@ class Book:
                 self._aliases.popitem(last=False)
 
     def stands_as(self, item: Item, record: Ballot) -> None:
-        """An equal ballot of the same voter stands under this record id already: the item is that record."""
+        """An equal ballot of the same voter stands under this record id already: the item is that record.
+
+        Its end has to be written into the journal after this, which then writes the record down anew.
+        """
         own = item.record
         if not isinstance(own, Ballot) or own.record_id == record.record_id:
             return
         if self._by_record_id.get(own.record_id) is item:
             del self._by_record_id[own.record_id]
-        item.record = record
+        item.record, item.others = record, (*item.others, own.record_id)
         self._by_record_id.setdefault(record.record_id, item)
         self.alias(own.record_id, item)
 

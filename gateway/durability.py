@@ -197,6 +197,9 @@ class Durability:
 
     def _write(self, group: _Group) -> None:
         journal = self._active()
+        # Those that turned out to stand under another record id, which a restart would not know: once more, as it is.
+        for chunk in _chunks([item for _, items in group.settled for item in items if item.others]):
+            _write_accepted(journal, chunk, (), [item.sequence for item in chunk])
         *chunks, last = [*_chunks(group.accepted)] or [()]
         for chunk in chunks:
             _write_accepted(journal, chunk)

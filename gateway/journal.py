@@ -43,7 +43,10 @@ def record_key(record: Record) -> RecordKey:
 
 @dataclass(slots=True)
 class Replayed:
-    """One record found in the journal, with its end if it has one. `outcome` is None while it is pending."""
+    """One record found in the journal, with its end if it has one. `outcome` is None while it is pending.
+
+    `others`: record ids under which a ballot was written down before it was found that an equal one stands.
+    """
 
     accepted: Accepted
     segment: int
@@ -51,6 +54,7 @@ class Replayed:
     outcome: int | None = None
     index: int = 0
     reason: str | None = None
+    others: tuple[bytes, ...] = ()
 
     @property
     def pending(self) -> bool:
@@ -233,6 +237,14 @@ def replay_folder(folder: Path, domain: Domain, disk: Disk) -> Replay:
     return replay
 
 
+def _others(before: Replayed, record: Record) -> tuple[bytes, ...]:
+    """The other record ids of a ballot that waited when it was written down again."""
+    own = before.accepted.record
+    if isinstance(own, Ballot) and isinstance(record, Ballot) and own.record_id != record.record_id:
+        return (*before.others, own.record_id)
+    return before.others
+
+
 def _replay_segment(
     replay: Replay, by_sequence: dict[int, Replayed], found: Scan, follower: bytes | None, name: str
 ) -> None:
@@ -249,8 +261,10 @@ def _replay_segment(
         for entry in decode_body(body, replay.next_sequence, name):
             if isinstance(entry, Accepted):
                 replayed = Replayed(entry, start.segment)
-                # Written down again after a failed sync: the later one counts, in its place.
-                replay.records.pop(record_key(entry.record), None)
+                # Written down again, after a failed sync or since an equal ballot stands: the later one counts.
+                before = replay.records.pop(record_key(entry.record), None)
+                if before is not None and before.pending:
+                    replayed.others = _others(before, entry.record)
                 replay.records[record_key(entry.record)] = replayed
                 by_sequence[entry.sequence] = replayed
                 replay.next_sequence = entry.sequence + 1
