@@ -146,6 +146,11 @@ class Runtime:
         deadlines = [at for at in (self.engine.deadline_ms(), self.syncer.deadline_ms()) if at is not None]
         return min(deadlines, default=None)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether consensus knows already that the mempool has something for a block: more of it is no news."""
+        return self._has_work
+
     async def handle(self, event: InboxEvent) -> None:
         """Take in one event and do everything that follows from it. A peer's fault drops the peer, and no more."""
         match event:

@@ -409,7 +409,8 @@ class Service:
         self._disk.later(self.chain.keep_evidence, evidence)
 
     def _on_added(self, transactions: list[Transaction], from_client: bool) -> None:
-        self._inbox.wake()
+        if not self._runtime.has_work:
+            self._inbox.wake()
         for watcher in self._watchers:
             watcher.transactions_added(transactions)
         if not from_client:

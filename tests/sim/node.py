@@ -386,8 +386,9 @@ class Process:
         self.ledger.keep_evidence(evidence)
 
     def _on_added(self, transactions: list[Transaction], from_client: bool) -> None:
-        self._inbox.wake()
-        self.wake()
+        if not self.runtime.has_work:
+            self._inbox.wake()
+            self.wake()
         if not from_client:
             return
         is_to_send, is_to_announce = self._gossip.put(transactions)
