@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
 from gateway.access import Need
-from gateway.api.pages import refuse_foreign, refuse_other_types, refuse_rebound
+from gateway.api.pages import refuse_other_types, refuse_pages
 from gateway.faults import invalid_body, not_valid
 from gateway.models import ELECTION_ID_EXPECTED, parse_election_id
 from gateway.problems import Problem
@@ -126,16 +126,13 @@ def _presented(request: web.Request) -> str | None:
 def _admit(request: web.Request) -> None:
     """Let a request in, or raise Problem 401, 403, 415 or 429. Where no route fits, its refusal says all there is."""
     gatekeeper = request.app[GATEWAY].gatekeeper
-    is_post = request.method == hdrs.METH_POST
     if not gatekeeper.asks_for_keys:
-        refuse_rebound(request)
-        if is_post:
-            refuse_foreign(request)
+        refuse_pages(request)
     if request.match_info.http_exception is None:
         if gatekeeper.asks:
             need = request.app[NEEDS].get(request.match_info.handler, "read")
             gatekeeper.admit(_presented(request), request.remote or "", need)
-        if is_post:
+        if request.method == hdrs.METH_POST:
             refuse_other_types(request)
 
 

@@ -7,6 +7,7 @@ is given leave (CORS), which nobody is.
 """
 
 from aiohttp import hdrs, web
+from multidict import istr
 
 from gateway.problems import Problem
 from serving.hosts import Hosts
@@ -15,32 +16,34 @@ HOSTS: web.AppKey[Hosts] = web.AppKey("hosts", Hosts)
 
 JSON = "application/json"
 SHOWN_MAX = 200  # characters of a strange header that are repeated
-_FETCH_SITE = "Sec-Fetch-Site"
+_FETCH_SITE = istr("Sec-Fetch-Site")  # of the headers' own kind of text, which is not folded for each request
 _OWN = ("same-origin", "none")  # none: the user asked for it, and no page
 
 
-def refuse_rebound(request: web.Request) -> None:
-    """Raise Problem 403 where the caller knows this gateway by a name that anybody could have turned to it."""
-    host = request.headers.get(hdrs.HOST)
+def refuse_pages(request: web.Request) -> None:
+    """Raise Problem 403 for what a stranger's web page may have sent.
+
+    That is a request under a name that anybody could have turned to this address, or a POST of another origin's page.
+    """
+    headers = request.headers
+    host = headers.get(hdrs.HOST)
     if not request.app[HOSTS].allow(host):
         detail = f"The setting 'hosts' does not list the name in the Host header, {(host or '')[:SHOWN_MAX]!r}."
         raise Problem(403, "host-not-listed", detail)
-
-
-def refuse_foreign(request: web.Request) -> None:
-    """Raise Problem 403 where a page of another origin posts.
-
-    Browsers say in `Sec-Fetch-Site` whose page it is, where they trust the connection, and name its origin in each
-    POST; other programs send neither.
-    """
-    site, origin = request.headers.get(_FETCH_SITE), request.headers.get(hdrs.ORIGIN)
-    if site is None:
-        if origin is None or origin.partition("://")[2].lower() == request.headers.get(hdrs.HOST, "").lower():
-            return
-    elif site in _OWN:
+    if request.method != hdrs.METH_POST:
         return
-    whose = f"of the origin {origin[:SHOWN_MAX]!r}" if origin is not None else "of another origin"
-    raise Problem(403, "foreign-page", f"A web page {whose} may not post to a gateway that asks for no API keys.")
+    # Browsers say whose page it is, where they trust the connection, and name its origin in each POST; others do not.
+    site, origin = headers.get(_FETCH_SITE), headers.get(hdrs.ORIGIN)
+    if (site is not None or origin is not None) and not _is_own(site, origin, host):
+        whose = f"of the origin {origin[:SHOWN_MAX]!r}" if origin is not None else "of another origin"
+        raise Problem(403, "foreign-page", f"A web page {whose} may not post to a gateway that asks for no API keys.")
+
+
+def _is_own(site: str | None, origin: str | None, host: str | None) -> bool:
+    """Whether a page is of this origin; where the browser says so itself, a proxy may have given it another Host."""
+    if site is not None:
+        return site in _OWN
+    return origin is not None and origin.partition("://")[2].lower() == (host or "").lower()
 
 
 def refuse_other_types(request: web.Request) -> None:
