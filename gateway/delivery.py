@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 from gateway import calls
@@ -344,6 +345,22 @@ class Delivery:
         else:
             self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
 
+    async def _judge_late(self, parcel: Parcel, reason: str) -> None:
+        """The election is over: a ballot that was cast before, and came again unseen, stands all the same."""
+        for item in parcel.items:
+            ballot = item.record
+            assert isinstance(ballot, Ballot)  # of a batch
+            ask = partial(self._chain.ballot, ballot.election, nullifier=ballot.nullifier, sure=True)
+            standing = await self._asked(ask)
+            if standing is None or not isinstance(standing.record, Ballot):
+                self._reject(item, reason)
+            elif (standing.record.kind, standing.record.content) == (ballot.kind, ballot.content):
+                self._book.stands_as(item, standing.record)
+                self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
+            else:
+                used = Outcome.NULLIFIER_USED
+                self._reject(item, f"{used.name}: {calls.OUTCOME_REASONS[used]}", used)
+
     async def _find_reason(self, included: Included) -> None:
         """A transaction that failed in its block: ask why, and do what that calls for."""
         parcel = included.parcel
@@ -369,6 +386,8 @@ class Delivery:
         name, record = reason.partition("(")[0], parcel.items[0].record  # the name is one validator's word
         if name == "AnchorExists" and isinstance(record, Anchor):
             await self._find_anchor(parcel.items[0], record)
+        elif name == "ElectionNotOpen" and isinstance(record, Ballot):
+            await self._judge_late(parcel, reason)
         elif (
             name == "UnknownElection"
             and isinstance(record, Ballot)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.blockchain_client import BlockchainClient, Problem
-from tests.gateway.gateway_network import Caller, Network
+from tests.gateway.gateway_network import Caller, Network, until
 from tests.gateway.test_gateway_client import settings
 
 
@@ -54,6 +54,34 @@ async def test_sent_again_behind_the_end(network: Network, how: str) -> None:
         assert gateway.book.pending_count == 0
         network.kill_all()
         assert (await api.vote("ann", 1)).status_code == 503, "nobody can say that it does not stand"
+
+
+async def test_sent_again_unseen_in_an_outage_behind_the_end(network: Network) -> None:
+    """A gateway without that disk takes it, since nobody says that the election is over; the chain refuses it then."""
+    async with network.gateway("one") as (_, api):
+        first = await ended(api, "cancel")
+    network.kill_all()
+    async with network.gateway("without that disk") as (gateway, api):
+        for voter, choice in (("ann", 1), ("bob", 1)):
+            unseen = await api.vote(voter, choice, transaction_id=f"{voter}'s", wait=0)
+            assert unseen.status_code == 202
+        network.revive_all()
+        await until(lambda: gateway.book.pending_count == 0, "their ends are known", 20)
+
+        async def status(voter: str) -> dict[str, Any]:
+            found = await api.get("/api/votes/transaction-status", election_id=1, transaction_id=f"{voter}'s")
+            return dict(found.json())
+
+        ann, bob = await status("ann"), await status("bob")
+        assert (ann["status"], ann["block_hash"], ann["ballot_index"]) == ("confirmed", first["block_hash"], 0)
+        assert (bob["status"], bob["reason"].partition("(")[0]) == ("rejected", "ElectionNotOpen")
+    network.kill_all()
+    async with network.gateway("nor that one") as (gateway, api):
+        assert (await api.vote("ann", 0, transaction_id="another", wait=0)).status_code == 202
+        network.revive_all()
+        await until(lambda: gateway.book.pending_count == 0, "its end is known", 20)
+        other = (await api.get("/api/votes/transaction-status", election_id=1, transaction_id="another")).json()
+        assert (other["status"], other["reason"].partition(":")[0]) == ("rejected", "NULLIFIER_USED")
 
 
 async def test_an_election_that_waits_comes_with_the_warning_that_says_why(network: Network) -> None:
