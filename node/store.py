@@ -12,7 +12,7 @@ from node.chain.errors import LedgerError
 from node.chain.execution import HEADER_BYTES_MAX
 from node.chain.outcome import Executed
 from node.chain.receipt import Receipt, decode_receipt
-from node.chain.stored import unpack_stored
+from node.chain.stored import pack_receipts, unpack_receipts, unpack_stored
 from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
@@ -37,8 +37,9 @@ KEY_CLASSES = {
 _HEAD = keyspace.META + b"head"
 _GENESIS = keyspace.META + b"genesis"
 _FORMAT = keyspace.META + b"format"
-FORMAT_VERSION = 2  # of everything in the database; raised by whoever changes what a stored value means
-"""1: a ballot's flat record repeated its content; since 2 it says where in the block that stands."""
+FORMAT_VERSION = 3  # of everything in the database; raised by whoever changes what a stored value means
+"""1: a ballot's flat record repeated its content; since 2 it says where in the block that stands. 2: with blooms in the
+stored receipts."""
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
 
 
@@ -74,7 +75,7 @@ def block_writes(
     block = executed.block
     height = block.number
     writes = dict(executed.writes)
-    writes[_at(keyspace.RECEIPTS, height)] = msgpack.packb(executed.encoded_receipts)
+    writes[_at(keyspace.RECEIPTS, height)] = pack_receipts(executed.encoded_receipts)
     writes[keyspace.HEIGHT + block.hash] = height.to_bytes(8, "big")
     if certificate is None:
         writes[_GENESIS] = block.hash
@@ -150,7 +151,7 @@ class Store:
     def receipts(self, height: int) -> tuple[Receipt, ...] | None:
         """The receipts of the block at `height`, in the order of its transactions."""
         encoded = self.encoded_receipts(height)
-        return None if encoded is None else tuple(map(decode_receipt, encoded))
+        return None if encoded is None else tuple(decode_receipt(one, is_certified=True) for one in encoded)
 
     def encoded_block(self, height: int) -> tuple[bytes, list[bytes]] | None:
         """The block at `height` as header RLP and raw transactions."""
@@ -163,7 +164,7 @@ class Store:
     def encoded_receipts(self, height: int) -> list[bytes] | None:
         """The consensus encodings of the receipts of the block at `height`."""
         value = self.database.get(_at(keyspace.RECEIPTS, height))
-        return None if value is None else list(_unpack(value))
+        return None if value is None else unpack_receipts(value)
 
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of the block at `height`; block 0 has none."""

@@ -57,7 +57,7 @@ def decode_receipt(data: bytes, *, is_certified: bool = False) -> Receipt:
         status, gas, bloom, logs = fields
         if not isinstance(logs, list):
             raise rlp.RlpError("a receipt's logs are a list")
-        event_logs = [_log(log) for log in logs]
+        event_logs = [event_log_of(log) for log in logs]
         succeeded = bool(rlp.decode_int(status, bits_max=8))
         gas_used = rlp.decode_int(gas, bits_max=64)
         if is_certified and isinstance(bloom, bytes):
@@ -70,7 +70,8 @@ def decode_receipt(data: bytes, *, is_certified: bool = False) -> Receipt:
     return receipt
 
 
-def _log(item: rlp.Decoded) -> EventLog:
+def event_log_of(item: rlp.Decoded) -> EventLog:
+    """The event log of its decoded RLP. Raises RlpError."""
     if not isinstance(item, list) or len(item) != 3:
         raise rlp.RlpError("an event log is [address, topics, data]")
     address, topics, data = item
