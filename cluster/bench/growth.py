@@ -54,6 +54,7 @@ async def run(bed: Testbed, count: int, ballot_bytes: int) -> tuple[dict[str, An
             name: taken.resident_bytes for name, pid in pids.items() if (taken := machine.taken_by(pid))
         },
         "resident_peak_bytes": {name: machine.resident_peak_bytes(pid) for name, pid in pids.items()},
+        "anonymous_bytes": {name: machine.anonymous_bytes(pid) for name, pid in pids.items()},
     }
     figures |= await _restart(bed)
     problems = await check_logs(bed, filler.election, filler.count)
@@ -141,7 +142,8 @@ def show(console: Console, median: dict[str, Any]) -> None:
     console.print(f"  disk: {max(median['bytes_a_record'].values()):.0f} bytes a ballot and validator")
     console.print(
         f"  memory of a validator: {max(median['resident_bytes'].values()) / 1e6:.0f} MB, at most "
-        f"{max(median['resident_peak_bytes'].values()) / 1e6:.0f} MB; {median['restarted_bytes'] / 1e6:.0f} MB "
+        f"{max(median['resident_peak_bytes'].values()) / 1e6:.0f} MB; without mapped files "
+        f"{max(median['anonymous_bytes'].values()) / 1e6:.0f} MB; {median['restarted_bytes'] / 1e6:.0f} MB "
         "after a new start"
     )
     console.print(
