@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import uvloop
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway.access import Need
 from gateway.api import admin, anchors, documentation, documented, elections, health, logs, trees, verification, votes
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.api.pages import HOSTS
+from gateway.api.shortcut import shortcut
 from gateway.api.unreadable import RequestHandler
 from gateway.config import GatewayConfig, load_config, load_genesis
 from gateway.disk import FileLock, InUse
@@ -37,6 +38,8 @@ BACKLOG = 4096
 SHUTDOWN_S = 3.0
 LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
 FILES_SPARE = 256  # descriptors for everything else than callers
+
+SUBMIT = "/api/votes/submit"  # what is called most
 
 OPERATIONS = (
     *votes.OPERATIONS,
@@ -78,6 +81,7 @@ class HttpServer:
     """The listening socket of an application."""
 
     def __init__(self, app: web.Application) -> None:
+        self._app = app
         self._guard = app[GUARD]
         self._idle_s = app[GATEWAY].config.limits.idle_s
         self._runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_S)
@@ -89,6 +93,7 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the runner has no server")
+        server.request_handler = shortcut(self._app, hdrs.METH_POST, SUBMIT, server.request_handler)
         await self._guard.start()
         loop = asyncio.get_running_loop()
 
