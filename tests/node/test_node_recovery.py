@@ -50,6 +50,23 @@ async def test_between_two_turns_of_others_one_caller_has_one_slice(recovered: C
     assert {each.sender for batch in batches for each in batch} == {RICH_KEY.address}
 
 
+async def test_a_single_one_waits_only_while_somebody_has_a_turn(recovered: Callable[[], int]) -> None:
+    recovery, batch = Recovery(), fresh(10)
+    alone = asyncio.create_task(recovery.of_submitted(fresh(1)))
+    await asyncio.sleep(0)
+    assert recovered() == 1
+    await alone
+    caller = asyncio.create_task(recovery.of_submitted(batch))
+    await asyncio.sleep(0)
+    before = recovered()
+    behind = asyncio.create_task(recovery.of_submitted(fresh(1)))
+    await asyncio.sleep(0)
+    assert recovered() - before <= 1, "a slice of the batch, which has its turn"
+    await behind
+    assert not caller.done(), "and gives it away after a slice"
+    await caller
+
+
 async def test_a_block_does_not_wait_behind_callers(recovered: Callable[[], int]) -> None:
     recovery, block = Recovery(), fresh(10)
     callers = [asyncio.create_task(recovery.of_submitted(fresh(10))) for _ in range(8)]
