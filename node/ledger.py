@@ -25,7 +25,7 @@ from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
 RECENT_MAX = 64  # final blocks kept decoded, for those who follow the head
-RECENT_BYTES_MAX = 16 << 20  # of them as they are encoded; decoded, small transactions take ten times that
+RECENT_BYTES_MAX = 8 << 20  # of them as they are encoded; decoded, small transactions take ten times that
 
 
 class Ledger:

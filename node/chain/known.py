@@ -5,7 +5,7 @@ from collections import OrderedDict
 from node.chain.transaction import Transaction, decode_transaction
 
 COUNT_MAX = 65_536  # more than may wait by default
-BYTES_MAX = 32 << 20
+BYTES_MAX = 12 << 20  # in memory it is twice that, since calldata is cut out; what waits is held by the mempool as well
 
 
 class KnownTransactions:
