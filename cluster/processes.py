@@ -123,15 +123,12 @@ class ProcessTable:
 
     def alive(self, name: str) -> Identity | None:
         """Who runs under this name now, paused or not."""
-        self._reap()
         identity = self.recorded(name)
-        return identity if identity and state_of(identity) != "stopped" else None
+        return identity if self._look(identity) != "stopped" else None
 
     def state(self, name: str) -> State:
         """Whether the process of this name runs, is paused or stopped."""
-        self._reap()
-        identity = self.recorded(name)
-        return state_of(identity) if identity else "stopped"
+        return self._look(self.recorded(name))
 
     def record(self, name: str, identity: Identity) -> None:
         """Note who runs under this name."""
@@ -248,12 +245,14 @@ class ProcessTable:
         """Wait until all of these are gone; ClusterError when one cannot be killed (a hung disk)."""
         deadline = time.monotonic() + timeout_s
         for identity in identities:
-            while state_of(identity) != "stopped":
-                self._reap()
+            while self._look(identity) != "stopped":
                 if time.monotonic() > deadline:
                     raise ClusterError(f"process {identity.pid} does not end although it was killed: is its disk hung?")
                 time.sleep(POLL_S)
 
-    def _reap(self) -> None:
+    def _look(self, identity: Identity | None) -> State:
+        """The state, after which every child that had ended by then is reaped: nobody may ask about it again."""
+        found = state_of(identity) if identity else "stopped"
         for child in self._children.values():
             child.poll()
+        return found

@@ -15,6 +15,7 @@ from cluster.network import ClusterError
 from cluster.processes import (
     Identity,
     ProcessTable,
+    State,
     _stat,
     _stat_by_ps,
     identify,
@@ -157,6 +158,25 @@ def test_hurry_cuts_the_grace_short(tmp_path: Path, spawn: Spawn) -> None:
     began = time.monotonic()
     table.stop(["stubborn"], grace_s=60, hurry=lambda: True)
     assert time.monotonic() - began < 5
+
+
+def test_whoever_is_told_of_as_gone_has_been_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks about it again: a child that ends while it is looked at would stay a zombie."""
+    table = ProcessTable(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", GENTLE]) as child:
+        identity = identify(child.pid)
+        assert identity is not None
+        table._children[child.pid] = child
+        table.record("gateway", identity)
+
+        def ends_meanwhile(asked: Identity) -> State:
+            child.kill()
+            until(lambda: state_of(asked) == "stopped")
+            return state_of(asked)
+
+        monkeypatch.setattr("cluster.processes.state_of", ends_meanwhile)
+        assert table.alive("gateway") is None
+        assert child.returncode == -signal.SIGKILL
 
 
 def test_a_used_port_is_seen(unused_port: int) -> None:
