@@ -83,6 +83,7 @@ class Inbox:
     async def get(self, timeout_s: float | None) -> InboxEvent:
         """The next event; WOKEN when `wake` was called or the time is over first.
 
+        No time left is as good as a wake: whatever a peer keeps the queue of bulk filled with, deadlines are looked at.
         Sockets and callers of JSON-RPC have their turn every GIVE_WAY_AFTER_S, however much waits here; not before
         each event, since busy readers would then hold back a round, which takes many of them.
         """
@@ -90,7 +91,7 @@ class Inbox:
         if loop.time() - self._gave_way_at_s >= GIVE_WAY_AFTER_S:
             await asyncio.sleep(0)
             self._gave_way_at_s = loop.time()
-        event = self.take()
+        event = self.take(is_late=timeout_s is not None and timeout_s <= 0)
         if event is not None:
             return event
         self._filled.clear()
@@ -103,12 +104,12 @@ class Inbox:
             self._gave_way_at_s = loop.time()
         return self.take() or WOKEN
 
-    def take(self) -> InboxEvent | None:
-        """The next event if one waits: consensus first, then a wake, then bulk."""
+    def take(self, *, is_late: bool = False) -> InboxEvent | None:
+        """The next event if one waits: consensus first, then a wake, then bulk. `is_late`: a deadline is over."""
         urgent = self._urgent.take()
         if urgent is not None:
             return urgent
-        if self._is_woken:
+        if self._is_woken or is_late:
             self._is_woken = False
             return WOKEN
         return self._bulk.take()

@@ -23,7 +23,16 @@ async def test_consensus_goes_first_then_wakes_then_bulk() -> None:
     queue.wake()
     queue.wake()
     queue.put(urgent)
-    assert [await queue.get(0) for _ in range(3)] == [urgent, WOKEN, bulk]
+    assert [await queue.get(1) for _ in range(3)] == [urgent, WOKEN, bulk]
+
+
+async def test_a_deadline_that_is_over_goes_before_bulk() -> None:
+    """A peer that keeps that queue filled would keep a validator from ever proposing, and from giving a round up."""
+    queue = Inbox()
+    bulk, urgent = message(Kind.TRANSACTION_HASHES), message(Kind.STATUS)
+    queue.put(bulk)
+    queue.put(urgent)
+    assert [await queue.get(timeout_s) for timeout_s in (0, 0, 1)] == [urgent, WOKEN, bulk]
 
 
 async def test_time_over_is_a_wake() -> None:
@@ -43,7 +52,7 @@ async def test_both_queues_are_bounded_but_comings_and_goings_fit(monkeypatch: p
         queue.put(message(Kind.CONSENSUS))
     gone = Disconnected(PEER, "bye")
     queue.put(gone)
-    assert [(await queue.get(0)) for _ in range(4)][2] == gone
+    assert [(await queue.get(1)) for _ in range(4)][2] == gone
 
 
 async def test_who_floods_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +66,7 @@ async def test_who_floods_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     other: list[Received | Disconnected] = [message(Kind.CONSENSUS, b"a", OTHER), Disconnected(OTHER, "bye")]
     for event in other:
         queue.put(event)
-    assert [await queue.get(0) for _ in range(5)] == [flood[0], other[0], flood[1], other[1], flood[2]]
+    assert [await queue.get(1) for _ in range(5)] == [flood[0], other[0], flood[1], other[1], flood[2]]
     queue.put(flood[0])
 
 
@@ -69,15 +78,15 @@ async def test_bytes_are_bounded_and_one_message_always_fits(monkeypatch: pytest
         queue.put(message(kind, bytes(11)))
         with pytest.raises(InboxFull):
             queue.put(message(kind, bytes(1)))
-        await queue.get(0)
+        await queue.get(1)
         queue.put(message(kind, bytes(4)))
         queue.put(message(kind, bytes(6)))
         with pytest.raises(InboxFull):
             queue.put(message(kind, bytes(1)))
-        await queue.get(0)
+        await queue.get(1)
         queue.put(message(kind, bytes(4)))
         for _ in range(2):
-            await queue.get(0)
+            await queue.get(1)
 
 
 @pytest.mark.parametrize(("after_s", "turns_expected"), [(0.0, 3), (3600.0, 0)])

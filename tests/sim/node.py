@@ -247,16 +247,15 @@ class Process:
         self._pump_due = None
         if self.is_paused or not self.is_running:
             return
-        event = self._inbox.take()
+        deadline_ms = self.runtime.deadline_ms()
+        is_late = deadline_ms is not None and self.machine.clock.now_ms() >= deadline_ms
+        event = self._inbox.take(is_late=is_late)
         if event is None:
-            deadline_ms = self.runtime.deadline_ms()
-            if deadline_ms is None:
-                return
-            if self.machine.clock.now_ms() < deadline_ms:
+            if deadline_ms is not None:
                 self._set_alarm(self.machine.clock.until_us(deadline_ms))
-                return
+            return
+        if event is WOKEN and is_late:
             self._count_spin()
-            event = WOKEN
         self._is_busy = True
         if isinstance(event, Received) and event.kind is Kind.CONSENSUS and self.machine.honest:
             self._note_early(event)
