@@ -34,6 +34,15 @@ class AnchorLookups:
             return await future
         finally:
             timer.cancel()
+            self._forget(batch_id, future)
+
+    def _forget(self, batch_id: bytes, future: "asyncio.Future[bool | None]") -> None:
+        """Ask nobody for those who lost patience: behind slow validators, they would be ever more."""
+        waiting = self._waiting.get(batch_id)
+        if waiting is not None and future in waiting:
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[batch_id]
 
     async def _ask(self) -> None:
         while self._waiting:

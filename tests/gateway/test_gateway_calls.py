@@ -13,6 +13,7 @@ from gateway.jsonrpc import RpcError, RpcFailure
 from gateway.lookups import AnchorLookups
 from gateway.records import Anchor
 from gateway.validators import Pool
+from tests.gateway.gateway_network import until
 
 PATIENCE_S = 60.0
 words = st.binary(min_size=32, max_size=32)
@@ -85,4 +86,22 @@ async def test_who_loses_patience_takes_the_answer_from_nobody_else() -> None:
     cancelled.cancel()
     pool.hold.set()
     assert await patient is True
+    await lookups.stop()
+
+
+async def test_who_loses_patience_before_it_was_asked_is_forgotten() -> None:
+    pool = FakePool(set())
+    pool.hold.clear()
+    lookups = lookups_of(pool)
+    batches = [number.to_bytes(32, "big") for number in range(5)]
+    first = asyncio.create_task(lookups.is_told(batches[0], PATIENCE_S))
+    await until(lambda: pool.asked == [1], "the first one is being asked", PATIENCE_S)
+    gone = asyncio.create_task(lookups.is_told(batches[1], PATIENCE_S))
+    assert await asyncio.gather(*(lookups.is_told(batch, 0.01) for batch in batches[1:])) == [None] * 4
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert not lookups._waiting
+    pool.hold.set()
+    assert await first is False
+    assert pool.asked == [1]
     await lookups.stop()
