@@ -51,7 +51,10 @@ async def read_body(request: web.Request, model: type[Model]) -> Model:
 
 async def read_json(request: web.Request, read: Callable[[object], Body]) -> Body:
     """What `read` makes of the JSON body. Raises Problem 400, 408, 413; 422 where it raises ValidationError."""
-    raw = _arrived(request) if request.content.is_eof() else await _read_in_time(request)
+    try:
+        raw = _arrived(request) if request.content.is_eof() else await _read_in_time(request)
+    except web.RequestPayloadError as error:
+        raise Problem(400, "unreadable-body", f"The body cannot be read: {error}.") from None
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
