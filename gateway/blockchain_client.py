@@ -376,8 +376,10 @@ def _vote(**given: object) -> Vote:
 
 def _text(encrypted_vote: str | bytes) -> str:
     try:
+        if isinstance(encrypted_vote, str):
+            encrypted_vote.encode()  # a lone surrogate is no text either
         return encrypted_vote.decode() if isinstance(encrypted_vote, bytes) else encrypted_vote
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise Problem(422, "not-valid", "encrypted_vote: expected text, or its bytes in UTF-8.") from None
 
 

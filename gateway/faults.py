@@ -76,4 +76,9 @@ def shown(value: object, name: str) -> str:
 
 
 def _text(value: object) -> str:
+    """As JSON; what JSON has no form for comes from a caller in this process alone, and is not to fail here."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, str):
+        value = value.encode(errors="replace").decode()
     return orjson.dumps(value, default=lambda _: "?").decode()

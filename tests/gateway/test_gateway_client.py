@@ -178,6 +178,8 @@ async def test_what_it_refuses_shows_neither_voter_nor_ballot(network: Network) 
             ("SECRET", 1, None, "t"),
             ("SECRET", 1, "SECRET" * 20_000, "t"),
             ("SECRET", 1, b"SECRET \xff", "t"),
+            ("SECRET", 1, "SECRET \ud800", "t"),
+            ("SECRET", 1 << 256, "SECRET", "t"),
             ("SECRET", 1, "x", "SECRET" * 50),
         ):
             fields: Any = (voter, election, ballot, transaction)

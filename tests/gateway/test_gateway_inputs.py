@@ -150,6 +150,18 @@ def test_no_kind_of_value_is_too_odd_to_be_named(odd: Any) -> None:
     assert named <= set(body)
 
 
+@pytest.mark.parametrize("odd", [1 << 256, -(1 << 63) - 1, 1 << 20_000, "\ud800", b"\xff"], ids=lambda odd: "odd")
+def test_what_json_has_no_form_for_is_named_too(odd: Any) -> None:
+    """It comes from callers of the client library."""
+    body = {"voter_id": "v", "election_id": odd, "choice": 0}
+    with pytest.raises(ValidationError) as refused:
+        VoteBody.model_validate(body)
+    problem = invalid_body(refused.value, body)
+    assert problem.extra["errors"][0]["field"] == "election_id"
+    assert "(given: " in problem.detail
+    problem.detail.encode()
+
+
 async def test_parameters_are_named_with_what_was_given(network: Network) -> None:
     async with network.gateway() as (_, api):
         for path, words in (
