@@ -9,7 +9,7 @@ from node.chain.errors import LedgerError
 from node.chain.execution import apply_block, build_block
 from node.chain.genesis import Genesis, build_genesis
 from node.chain.outcome import Built, Executed
-from node.chain.receipt import Receipt
+from node.chain.receipt import EventLog, Receipt
 from node.chain.state import State
 from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate, sealers
@@ -193,7 +193,12 @@ class Ledger:
 
     def encoded_receipts(self, height: int) -> list[bytes] | None:
         """The consensus encodings of that block's receipts."""
-        return self._store.encoded_receipts(height)
+        recent = self._recent.get(height)
+        return self._store.encoded_receipts(height, [receipt.bloom for receipt in recent[1]] if recent else None)
+
+    def event_logs(self, height: int) -> Iterator[tuple[bytes, tuple[EventLog, ...]]]:
+        """Each raw transaction of that block with its event logs, decoded no sooner than asked for."""
+        return self._store.event_logs(height)
 
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of the final block at `height`; block 0 has none."""

@@ -1,7 +1,7 @@
 """How final blocks lie in the database: one synced batch a block, from which a restart reads where it was."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgpack
@@ -11,8 +11,8 @@ from node.chain.block import Block, Header, decode_header
 from node.chain.errors import LedgerError
 from node.chain.execution import HEADER_BYTES_MAX
 from node.chain.outcome import Executed
-from node.chain.receipt import Receipt, decode_receipt
-from node.chain.stored import pack_receipts, unpack_receipts, unpack_stored
+from node.chain.receipt import EventLog, Receipt, decode_receipt
+from node.chain.stored import pack_receipts, unpack_event_logs, unpack_receipts, unpack_stored
 from node.chain.transaction import decode_transaction
 from node.consensus.certificate import Certificate, pack_certificate, unpack_certificate
 from node.consensus.evidence import Evidence, pack_evidence, unpack_evidence
@@ -161,10 +161,18 @@ class Store:
         header, raws, _ = unpack_stored(value)
         return header, raws
 
-    def encoded_receipts(self, height: int) -> list[bytes] | None:
-        """The consensus encodings of the receipts of the block at `height`."""
+    def encoded_receipts(self, height: int, blooms: Sequence[bytes] | None = None) -> list[bytes] | None:
+        """The consensus encodings of the receipts of the block at `height`; cheaper where their blooms are known."""
         value = self.database.get(_at(keyspace.RECEIPTS, height))
-        return None if value is None else unpack_receipts(value)
+        return None if value is None else unpack_receipts(value, blooms)
+
+    def event_logs(self, height: int) -> Iterator[tuple[bytes, tuple[EventLog, ...]]]:
+        """Each raw transaction of that block with its event logs, decoded when asked for. Raises LedgerError."""
+        encoded, value = self.encoded_block(height), self.database.get(_at(keyspace.RECEIPTS, height))
+        if encoded is None or value is None:
+            raise LedgerError(f"block {height} is final, and the database lacks it or its receipts")
+        _, raws = encoded
+        yield from zip(raws, unpack_event_logs(value, len(raws)), strict=True)
 
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of the block at `height`; block 0 has none."""

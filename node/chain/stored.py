@@ -4,17 +4,19 @@ A receipt's bloom of 256 bytes says nothing that its event logs do not: it is le
 For a transfer that is half of all that is stored of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 import msgpack
 
 from merkle import rlp
 from node.chain import keyspace
-from node.chain.errors import InvalidBlock, LedgerError
-from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, event_log_of, logs_bloom
+from node.chain.errors import LedgerError
+from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, event_log_of, logs_bloom
 from node.chain.transaction import Transaction
 
 _NO_LOGS = b"\xc0"
+_DAMAGE = (ValueError, IndexError, TypeError, msgpack.UnpackException)
 
 
 def block_key(height: int) -> bytes:
@@ -46,11 +48,31 @@ def pack_receipts(encoded: Sequence[bytes]) -> bytes:
     return bytes(msgpack.packb(cut))
 
 
-def unpack_receipts(data: bytes) -> list[bytes]:
-    """The consensus encodings of what `pack_receipts` made. Raises LedgerError."""
+def unpack_receipts(data: bytes, blooms: Sequence[bytes] | None = None) -> list[bytes]:
+    """The consensus encodings of what `pack_receipts` made. Raises LedgerError.
+
+    `blooms`: theirs, where somebody knows them. To make them takes 25 µs for a receipt of two event logs.
+    """
     try:
-        return [_with_bloom(cut) for cut in msgpack.unpackb(data, use_list=True, raw=False)]
-    except (ValueError, IndexError, TypeError, msgpack.UnpackException, InvalidBlock) as error:
+        cuts = msgpack.unpackb(data, use_list=True, raw=False)
+        known: Iterable[bytes | None] = repeat(None, len(cuts)) if blooms is None else blooms
+        return [_with_bloom(cut, bloom) for cut, bloom in zip(cuts, known, strict=True)]
+    except _DAMAGE as error:
+        raise LedgerError(f"stored receipts are damaged: {error}") from None
+
+
+def unpack_event_logs(data: bytes, count: int) -> Iterator[tuple[EventLog, ...]]:
+    """The event logs of each of `count` receipts that lie there, decoded no sooner than they are asked for.
+
+    Raises LedgerError.
+    """
+    try:
+        cuts = msgpack.unpackb(data, use_list=True, raw=False)
+        if len(cuts) != count:
+            raise ValueError(f"there are {len(cuts)} of {count}")
+        for cut in cuts:
+            yield _event_logs(cut[_bloom_at(cut) :])
+    except _DAMAGE as error:
         raise LedgerError(f"stored receipts are damaged: {error}") from None
 
 
@@ -62,12 +84,18 @@ def _bloom_at(receipt: bytes) -> int:
     return at + (1 if gas < 0x80 else gas - 0x7F) + 3
 
 
-def _with_bloom(cut: bytes) -> bytes:
-    bloom = _bloom_at(cut)
-    event_logs = cut[bloom:]
-    if event_logs == _NO_LOGS:
-        return cut[:bloom] + EMPTY_BLOOM + event_logs
-    items = rlp.decode(event_logs)
+def _with_bloom(cut: bytes, bloom: bytes | None) -> bytes:
+    at = _bloom_at(cut)
+    encoded = cut[at:]
+    if bloom is None:
+        bloom = EMPTY_BLOOM if encoded == _NO_LOGS else logs_bloom(_event_logs(encoded))
+    return cut[:at] + bloom + encoded
+
+
+def _event_logs(encoded: bytes) -> tuple[EventLog, ...]:
+    if encoded == _NO_LOGS:
+        return ()
+    items = rlp.decode(encoded)
     if not isinstance(items, list):
         raise rlp.RlpError("a receipt's logs are a list")
-    return cut[:bloom] + logs_bloom(map(event_log_of, items)) + event_logs
+    return tuple(map(event_log_of, items))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from merkle.keccak import keccak256
 from node.chain.block import Block, Header
 from node.chain.errors import LedgerError
-from node.chain.receipt import EventLog, Receipt, decode_receipt
+from node.chain.receipt import EventLog, Receipt
 from node.rpc.jsonrpc import SERVER_ERROR, RpcError
 from node.rpc.limits import Limits
 from node.rpc.pacing import Turns
@@ -123,13 +123,9 @@ class Blocks:
                     index, loaded.first_log[index], receipt.event_logs, loaded.block.transactions[index].hash
                 )
             return
-        encoded, receipts = self._chain.encoded_block(height), self._chain.encoded_receipts(height)
-        if encoded is None or receipts is None or len(receipts) != len(encoded[1]):
-            raise LedgerError(f"block {height} is final, and the database lacks it or its receipts")
         first = 0
-        for index, receipt_bytes in enumerate(receipts):
-            logs = decode_receipt(receipt_bytes).event_logs
-            yield FoundLogs(index, first, logs, keccak256(encoded[1][index]) if logs else b"")
+        for index, (raw, logs) in enumerate(self._chain.event_logs(height)):
+            yield FoundLogs(index, first, logs, keccak256(raw) if logs else b"")
             first += len(logs)
 
     async def load(self, height: int) -> LoadedBlock:

@@ -4,7 +4,7 @@ Addresses have 20 bytes, hashes 32; a height is a block's number. Everything sho
 certificate yet is reachable by none of these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from node.chain.domain import Domain
 from node.chain.errors import InvalidTransaction
 from node.chain.genesis import Genesis
 from node.chain.mempool import Mempool
-from node.chain.receipt import Receipt
+from node.chain.receipt import EventLog, Receipt
 from node.chain.transaction import Transaction
 
 
@@ -146,6 +146,9 @@ class Chain(Protocol):
 
     def encoded_receipts(self, height: int) -> list[bytes] | None:
         """The consensus encodings of the block's receipts."""
+
+    def event_logs(self, height: int) -> Iterator[tuple[bytes, tuple[EventLog, ...]]]:
+        """Each raw transaction of a final block with its event logs, decoded no sooner than they are asked for."""
 
     def certificate(self, height: int) -> Certificate | None:
         """The certificate of a height above 0; genesis has none."""

@@ -41,6 +41,7 @@ def test_a_restart_finds_every_block_receipt_certificate_and_sender(
     head, state_balance = ledger.head, ledger.state().balance(b"\xaa" * 20)
     blocks = {height: ledger.block(height) for height in certificates}
     receipts = {height: ledger.receipts(height) for height in certificates}
+    encoded_receipts = {height: ledger.encoded_receipts(height) for height in certificates}  # newest: blooms known
 
     ledger = Ledger(open_database(), genesis)
     assert ledger.head == head
@@ -50,6 +51,9 @@ def test_a_restart_finds_every_block_receipt_certificate_and_sender(
         assert block is not None
         assert block == blocks[height]
         assert ledger.receipts(height) == receipts[height]
+        assert ledger.encoded_receipts(height) == encoded_receipts[height]
+        assert encoded_receipts[height] == [receipt.encoded() for receipt in receipts[height] or ()]
+        assert list(ledger.event_logs(height)) == [(transaction.raw, ()) for transaction in block.transactions]
         assert ledger.certificate(height) == certificate
         assert ledger.height_of(block.hash) == height
         assert ledger.header(height) == block.header
@@ -72,6 +76,8 @@ def test_what_is_not_there_is_none(open_database: OpenDatabase, genesis: Genesis
     assert ledger.locate(bytes(32)) is None
     assert ledger.encoded_block(1) is None
     assert ledger.encoded_receipts(1) is None
+    with pytest.raises(LedgerError, match="lacks it or its receipts"):
+        next(ledger.event_logs(1))
 
 
 def test_a_batch_that_was_never_written_leaves_the_last_final_block(
