@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from gateway.book import Commit, Item, NotDurable, item_of
-from gateway.journal import Journal, RecordKey, Replayed
+from gateway.journal import Journal, RecordKey, Replayed, other_ids
 from gateway.journal_format import Place, Rejected, Settled, encode_accepted, encode_rejected, encode_settled
 from node.chain.contracts.ballots import Outcome
 
@@ -71,6 +71,9 @@ class Durability:
             known = merged.get(key)
             if known is None or _rank(spooled) >= _rank(known):
                 merged[key] = spooled
+                if known is not None:  # the journal alone may say under which id it came
+                    others = (*other_ids(known, spooled.accepted.record), *spooled.others)
+                    spooled.others = tuple(dict.fromkeys(others))
         items = [item_of(replayed) for replayed in merged.values()]
         self._unsettled = {item: None for item in items if item.pending}
         if self._spool.replay.records:

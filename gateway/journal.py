@@ -237,8 +237,10 @@ def replay_folder(folder: Path, domain: Domain, disk: Disk) -> Replay:
     return replay
 
 
-def _others(before: Replayed, record: Record) -> tuple[bytes, ...]:
-    """The other record ids of a ballot that waited when it was written down again."""
+def other_ids(before: Replayed, record: Record) -> tuple[bytes, ...]:
+    """The other record ids of a ballot that waited when it was written down again; none where it had ended."""
+    if not before.pending:
+        return ()
     own = before.accepted.record
     if isinstance(own, Ballot) and isinstance(record, Ballot) and own.record_id != record.record_id:
         return (*before.others, own.record_id)
@@ -263,8 +265,8 @@ def _replay_segment(
                 replayed = Replayed(entry, start.segment)
                 # Written down again, after a failed sync or since an equal ballot stands: the later one counts.
                 before = replay.records.pop(record_key(entry.record), None)
-                if before is not None and before.pending:
-                    replayed.others = _others(before, entry.record)
+                if before is not None:
+                    replayed.others = other_ids(before, entry.record)
                 replay.records[record_key(entry.record)] = replayed
                 by_sequence[entry.sequence] = replayed
                 replay.next_sequence = entry.sequence + 1

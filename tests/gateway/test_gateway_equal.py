@@ -97,6 +97,25 @@ async def test_the_record_that_stands_is_written_down() -> None:
     assert book.pending_count == 0
 
 
+async def test_the_id_it_came_under_is_known_where_the_journal_failed_before_its_end_was_written() -> None:
+    failing = False
+    disk = FragileDisk(refuse=lambda operation, count, path: failing and path.parts[1] == "journal")
+    durability = open_on(disk, [])
+    await durability.start()
+    book, item = Book(), Item(OWN, 1)
+    book.add(item)
+    await durability.accept(item).wait()
+    failing = True
+    book.stands_as(item, STANDING)
+    item.outcome, item.index, item.place = Outcome.REPEATED, 3, PLACE
+    durability.settle(PLACE, [item])
+    await durability.stop()
+    item, book = recovered(disk)
+    assert (item.record, item.place) == (STANDING, PLACE)
+    assert item.others == (OWN.record_id,)
+    assert book.by_alias(OWN.record_id) is item
+
+
 class Watched(FragileDisk):
     """A disk that remembers what it held before each operation."""
 
