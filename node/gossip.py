@@ -7,7 +7,7 @@ from node.chain.transaction import Transaction
 from node.p2p.kinds import Kind
 
 GOSSIP_AFTER_S = 0.005  # new transactions are gathered this long, then told together
-ANNOUNCE_AFTER_S = 0.05  # so long a gateway has to bring its transactions to every validator itself
+ANNOUNCE_AFTER_S = 0.05  # at most; most of a gateway's are with every validator by then, and many of them final
 
 Messages = Iterator[tuple[Kind, bytes]]
 
