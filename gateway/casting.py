@@ -21,7 +21,6 @@ from gateway.views import record_shown
 from node.chain.contracts.elections import KIND_OPEN, KIND_SEALED, ElectionState
 
 _DIGITS = re.compile(r"\d{1,3}", re.ASCII)
-LOOKED_FOR_AT_ONCE = 16
 CREATE_S = 1.0  # in development: how long a ballot waits for its election before it goes to the journal unseen
 
 
@@ -68,7 +67,8 @@ async def stood(core: Core, late: Late) -> Item:
 
 async def _standing(core: Core, ballot: Ballot) -> Standing | None:
     try:
-        return await core.chain.ballot(ballot.election, nullifier=ballot.nullifier, sure=True)
+        async with core.looking_late:
+            return await core.chain.ballot(ballot.election, nullifier=ballot.nullifier, sure=True)
     except NoValidator as error:
         detail = f"The election takes no ballots any more, and no validator can say whether this one stands: {error}."
         raise Problem(503, "no-validator", detail) from None
@@ -123,15 +123,13 @@ async def cast_votes(core: Core, votes: Sequence[Vote], admit: Callable[[bytes],
 
 async def _find_late(core: Core, castings: Sequence[Casting]) -> None:
     """Look for what stands of the ballots that came too late."""
-    at_once = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
 
     async def find(casting: Casting, late: Late) -> None:
-        async with at_once:
-            casting.transaction_id = late.transaction_id
-            try:
-                casting.item, casting.problem = await stood(core, late), None
-            except Problem as problem:
-                casting.problem = problem
+        casting.transaction_id = late.transaction_id
+        try:
+            casting.item, casting.problem = await stood(core, late), None
+        except Problem as problem:
+            casting.problem = problem
 
     await asyncio.gather(*(find(one, one.problem) for one in castings if isinstance(one.problem, Late)))
 

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 FIRST_PROBE_S = 1.0
 CONNECTIONS_MAX = 256
+LOOKED_FOR_AT_ONCE = 16  # ballots that came behind their election's end
 LEVELS = {
     1: "all validators",
     2: "a quorum of validators",
@@ -110,6 +111,8 @@ class Core:
         self.delivery = self._make_delivery()
         self._sender = self._make_sender()
         self.touched: set[int] = set()  # elections that ballots came for since their tallies were looked at
+        # A crowd that comes too late would else take all connections to the validators, and they would seem to be gone.
+        self.looking_late = asyncio.Semaphore(LOOKED_FOR_AT_ONCE)
         self._watcher: asyncio.Task[None] | None = None
         self._logged_level = 0
 

@@ -1,5 +1,6 @@
 """What was cast before an election's end and is sent again behind it is told where it stands, by whichever gateway."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from gateway.blockchain_client import BlockchainClient, Problem
+from gateway.core import LOOKED_FOR_AT_ONCE
 from tests.gateway.gateway_network import Caller, Network, until
 from tests.gateway.test_gateway_client import settings
 
@@ -82,6 +84,33 @@ async def test_sent_again_unseen_in_an_outage_behind_the_end(network: Network) -
         await until(lambda: gateway.book.pending_count == 0, "its end is known", 20)
         other = (await api.get("/api/votes/transaction-status", election_id=1, transaction_id="another")).json()
         assert (other["status"], other["reason"].partition(":")[0]) == ("rejected", "NULLIFIER_USED")
+
+
+async def test_a_crowd_behind_the_end_leaves_connections_to_the_others(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network.gateway() as (gateway, api):
+        await ended(api, "cancel")
+        look, looking, most = gateway.chain.ballot, 0, 0
+
+        async def watched(*given: Any, **more: Any) -> Any:
+            nonlocal looking, most
+            looking += 1
+            most = max(most, looking)
+            try:
+                return await look(*given, **more)
+            finally:
+                looking -= 1
+
+        monkeypatch.setattr(gateway.chain, "ballot", watched)
+        votes = [{"voter_id": f"many-{n}", "election_id": 1, "choice": 1} for n in range(20)]
+        batch, *alone = await asyncio.gather(
+            api.post("/api/votes/batch", {"votes": votes}), *(api.vote(f"alone-{n}", 1) for n in range(30))
+        )
+        assert {one["code"] for one in batch.json()["results"]} == {"election-not-open"}
+        assert {(one.status_code, one.json()["code"]) for one in alone} == {(409, "election-not-open")}
+        assert 1 < most <= LOOKED_FOR_AT_ONCE
+        assert looking == 0
 
 
 async def test_an_election_that_waits_comes_with_the_warning_that_says_why(network: Network) -> None:
