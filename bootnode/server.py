@@ -19,7 +19,7 @@ from node.chain.errors import PeerError
 from node.chain.genesis import domain_of, parse_genesis
 from node.p2p.records import RECORD_DOCUMENT_BYTES_MAX
 from node.version import VERSION
-from serving.connections import ConnectionGuard
+from serving.connections import ConnectionGuard, stop_listening
 from serving.endpoint import parse_bind
 from serving.logs import Format, configure
 from serving.metrics import COMMON, DISK_FREE, INFO, Metric, MetricsServer, Page, disk_free_bytes
@@ -117,7 +117,7 @@ class Bootnode:
             if metrics is not None:
                 await metrics.stop()
             if server is not None:
-                server.close()
+                await stop_listening(server)
             await runner.cleanup()
             await self._guard.stop()
             await self._save()

@@ -23,7 +23,7 @@ from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
 from gateway.metrics import METRICS, fill
 from gateway.service import Gateway
-from serving.connections import ConnectionGuard, raise_file_limit
+from serving.connections import ConnectionGuard, raise_file_limit, stop_listening
 from serving.distribution import Calls
 from serving.endpoint import parse_bind
 from serving.hosts import Hosts
@@ -113,7 +113,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Stop listening, and end what is under way."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
         await self._runner.cleanup()
         await self._guard.stop()
 

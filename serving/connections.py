@@ -15,6 +15,7 @@ from aiohttp import web
 from serving.frames import Frames
 
 SWEEP_S = 0.5
+TURNS_TO_END = 4  # of the event loop, for who has just been accepted: a transport, its protocol, the refusal, the end
 BYTES_MAX = 256 << 20
 
 
@@ -127,6 +128,7 @@ class ConnectionGuard:
         self._counts: Counter[str] = Counter()  # by address
         self._by_transport: dict[asyncio.BaseTransport, Guarded] = {}
         self._task: asyncio.Task[None] | None = None
+        self._is_over = False
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -139,12 +141,20 @@ class ConnectionGuard:
         self._task = asyncio.create_task(self._sweep(), name="connections")
 
     async def stop(self) -> None:
+        """End every connection that is left; who came as the listening socket was closed is let in no more."""
+        self._is_over = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for connection in list(self._connections):
+            self._end(connection)
+        for _ in range(TURNS_TO_END):
+            await asyncio.sleep(0)
 
     def admit(self, connection: Guarded) -> bool:
         """Take in a connection; where there is no room, the one that has been idle longest makes some."""
+        if self._is_over:
+            return False
         if self._counts[connection.address] >= self._per_address_max:
             if not self._make_room(one for one in self._connections if one.address == connection.address):
                 return False
@@ -234,6 +244,18 @@ class ConnectionGuard:
             for connection in list(self._connections):
                 if connection.is_due(now, self._sender_s, self._idle_s):
                     self._end(connection)
+
+
+async def stop_listening(server: asyncio.Server) -> None:
+    """Close a listening socket, once what was accepted in this turn of the loop has its protocol.
+
+    asyncio forgets such a connection otherwise, and leaves its socket open (python/cpython, gh-109564).
+    """
+    loop = asyncio.get_running_loop()
+    for listening in server.sockets:
+        loop.remove_reader(listening.fileno())  # uvloop watches it in a way of its own, which is closed with the server
+    await asyncio.sleep(0)
+    server.close()
 
 
 def raise_file_limit() -> int:

@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
+from serving.connections import stop_listening
 from serving.distribution import Distribution
 
 log = logging.getLogger(__name__)
@@ -151,8 +152,7 @@ class MetricsServer:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
         if self._server is not None:
-            self._server.close()
-            await asyncio.sleep(0)  # what has just been accepted gets its protocol, and with it somebody to close it
+            await stop_listening(self._server)
 
     async def page(self) -> bytes:
         """What a scraper reads."""

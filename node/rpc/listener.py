@@ -16,7 +16,7 @@ from node.rpc.methods import Method, methods_of
 from node.rpc.ports import NodePort
 from node.rpc.token import SCHEME, BadToken, check_token
 from node.rpc.websocket import Connection
-from serving.connections import ConnectionGuard
+from serving.connections import ConnectionGuard, stop_listening
 from serving.distribution import Calls
 from serving.hosts import Hosts
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
@@ -104,7 +104,7 @@ class Listener:
     async def stop(self) -> None:
         """Stop listening and end what is running. Harmless when it never started."""
         if self._server is not None:
-            self._server.close()
+            await stop_listening(self._server)
             self._server = None
         if self._runner is not None:
             await self._runner.cleanup()

@@ -23,6 +23,7 @@ from gateway.server import OPERATIONS, HttpServer, make_app
 from gateway.service import Gateway
 from node.chain.signing import SigningKey
 from node.rpc.server import RpcServer
+from serving.connections import stop_listening
 from tests.rpc.rpc_harness import GATEWAY_KEY, VALIDATOR_KEYS, LoneNode
 
 SECRET = bytes([5] * 32)
@@ -36,6 +37,7 @@ class Front:
         self.address = "0x" + VALIDATOR_KEYS[number].address.hex()
         self._behind, self._client = behind, client
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
         self.port = 0
         self.alive = True
         self.swallows = False  # takes transactions and loses them
@@ -48,12 +50,14 @@ class Front:
         app.add_routes([web.post("/", self._post)])
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(self._runner.server, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         assert self._runner is not None
+        assert self._server is not None
+        await stop_listening(self._server)
         await self._runner.cleanup()
 
     async def _post(self, request: web.Request) -> web.Response:

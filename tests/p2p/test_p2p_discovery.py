@@ -17,20 +17,23 @@ from node.chain.domain import Domain
 from node.chain.genesis import Genesis, domain_of, genesis_document
 from node.p2p.discovery import ANSWER_BYTES_MAX
 from node.p2p.records import PeerRecord, record_document, sign_record
+from serving.connections import stop_listening
 from tests.p2p.conftest import DOMAIN, QUICK, Crowd, key_of, until
 
 Respond = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def serving(application: web.Application) -> AsyncIterator[str]:
-    """The URL of an application on a free port."""
+async def serving(application: web.Application, port: int = 0) -> AsyncIterator[str]:
+    """The URL of an application, on a free port where none is given."""
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    assert runner.server is not None
+    server = await asyncio.get_running_loop().create_server(runner.server, "127.0.0.1", port)
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        await stop_listening(server)
         await runner.cleanup()
 
 
@@ -81,11 +84,8 @@ async def test_a_bootnode_that_comes_late_is_found(crowd: Crowd, tmp_path: Path)
     async with serving(web.Application()) as url:
         port = int(url.rpartition(":")[2])
     nodes = [await crowd.start(number, domain=domain, bootnodes=[url]) for number in (1, 2)]
-    runner = web.AppRunner(bootnode.application(), shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    await until(lambda: all(node.connected_to() for node in nodes))
-    await runner.cleanup()
+    async with serving(bootnode.application(), port):
+        await until(lambda: all(node.connected_to() for node in nodes))
 
 
 def lie(answer: Respond) -> web.Application:

@@ -1,10 +1,13 @@
 """The bounds on a socket's connections hold also where many come before the first of those that make room is gone."""
 
 import asyncio
+import contextlib
+import gc
+import socket
 
 import pytest
 
-from serving.connections import ConnectionGuard, Guarded
+from serving.connections import ConnectionGuard, Guarded, stop_listening
 
 
 class Wire(asyncio.Transport):
@@ -53,6 +56,24 @@ def test_who_sends_most_is_ended_where_all_send_too_much() -> None:
     for one, _ in opened:
         one.connection_lost(None)
     assert (guard.received_bytes, len(guard)) == (0, 0)
+
+
+async def test_stop_at_any_turn_of_the_loop_leaves_no_connection_open() -> None:
+    """Neither one that was let in nor one that comes while the listening socket is closed."""
+    for turns in range(12):
+        guard = ConnectionGuard(connections_max=9, sender_s=9, idle_s=9)
+        await guard.start()
+        server = await asyncio.get_running_loop().create_server(guard.factory(Ears), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as caller:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await stop_listening(server)
+            await guard.stop()
+            assert len(guard) == 0
+            caller.settimeout(10)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.to_thread(caller.recv, 1) == b""
+    gc.collect()  # an open transport would be a warning, and a failure
 
 
 class Ears(asyncio.Protocol):
