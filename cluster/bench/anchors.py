@@ -117,4 +117,4 @@ async def workload(bed: Testbed, *, count: int) -> Workload:
 
 def sizes() -> Sequence[int]:
     """Connections and anchors where nobody says how many."""
-    return 64, 15_000
+    return 128, 15_000

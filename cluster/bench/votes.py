@@ -126,4 +126,4 @@ async def workload(bed: Testbed, *, mode: str, count: int, batch: int) -> Worklo
 
 def sizes(mode: str) -> Sequence[int]:
     """Connections and votes where nobody says how many."""
-    return (2_048, 60_000) if mode == "single" else (16, 200_000)
+    return (2_048, 60_000) if mode == "single" else (48, 200_000)
