@@ -1,13 +1,14 @@
-"""What the gateway's tests share: a disk that loses what was not synced, and records to write."""
+"""What the gateway's tests share: a network behind it, a disk that loses what was not synced, and records to write."""
 
 from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway import validators
@@ -15,8 +16,19 @@ from gateway.api import anchors
 from gateway.disk import Disk
 from gateway.records import Ballot
 from node.chain.domain import Domain
+from tests.gateway.gateway_network import Network
 
 DOMAIN = Domain(7770, bytes(range(32)))
+
+
+@pytest.fixture
+async def network(tmp_path: Path) -> AsyncIterator[Network]:
+    """Validators with a chain, and what makes gateways in front of them."""
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        one = Network(tmp_path, client)
+        await one.start()
+        yield one
+        await one.stop()
 
 
 class PowerLoss(Exception):

@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,6 @@ from gateway.server import OPERATIONS
 from serving.connections import raise_file_limit
 from serving.settings import ConfigError
 from tests.gateway.gateway_network import Caller, Network, until
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 def key_for(*scopes: str) -> tuple[str, dict[str, Any]]:

@@ -1,10 +1,8 @@
 """Anchors where it gets hard: two gateways with two roots, prices that others paid, callbacks of what never was."""
 
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,15 +15,6 @@ from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ADDRESSES, GATEWAY_KEY
 
 BATCH = uuid.UUID("2f1e1a52-0b7f-4b0a-9d0c-6c2f5f5d9a11")
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 def body(root: str) -> dict[str, object]:

@@ -4,11 +4,9 @@ import asyncio
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.answers import example_of
@@ -20,15 +18,6 @@ from tests.gateway.gateway_network import Caller, Network, until
 from tests.rpc.rpc_harness import GATEWAY_KEY
 
 OTHER_KEY = SigningKey(bytes([21] * 32))
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def make_election(api: Caller, id_: int = 1, **more: object) -> dict[str, Any]:

@@ -3,24 +3,12 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.gateway.gateway_network import Network, until
 
 PAUSE_S = 0.01  # between questions; real backends have more patience
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 # -- a voting service. docs/INTEGRATION.md shows it

@@ -2,25 +2,13 @@
 
 import gzip
 import zlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import httpx
 import orjson
 import pytest
 
 from tests.gateway.gateway_network import Network
 
 VOTE = orjson.dumps({"voter_id": "ann", "election_id": 1, "choice": 0})
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def test_compressed_bodies_are_read_and_broken_ones_refused(

@@ -6,10 +6,8 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 
@@ -60,15 +58,6 @@ class Backend:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/anchored"
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 @pytest.fixture

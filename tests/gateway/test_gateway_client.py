@@ -6,11 +6,9 @@ import logging
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from aiohttp import web
 
@@ -35,15 +33,6 @@ from tests.gateway.gateway_network import SECRET, Network, until
 from tests.rpc.rpc_harness import GATEWAY_KEY
 
 CLIENT_KEY = SigningKey(bytes([22] * 32))
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 def settings(network: Network, secret_key: bytes = bytes([8] * 32)) -> ClientConfig:

@@ -1,12 +1,9 @@
 """What goes out when: nothing starves, nothing goes before what it needs, and no voter counts twice by a wrong key."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.book import Book, Item
@@ -21,15 +18,6 @@ from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome
 from tests.gateway.conftest import make_ballot
 from tests.gateway.gateway_network import Network, until
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 class Nobody:

@@ -1,13 +1,10 @@
 """A ballot that is equal to one which stands already is that one, also behind a restart, under whichever id it came."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import httpx
-import pytest
 
 from gateway.book import Book, Item
 from gateway.durability import Durability
@@ -22,15 +19,6 @@ FOLDERS = (Path("/journal"), Path("/spool"))
 PLACE = Place(7, b"\x07" * 32, b"\x08" * 32)
 OWN = make_ballot(1)
 STANDING = replace(OWN, record_id=b"\x55" * 32)
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def test_a_restart_remembers_which_record_stands(network: Network) -> None:

@@ -1,12 +1,9 @@
 """What callers send: a name is never taken for a number, and what is refused is named."""
 
 import math
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -14,15 +11,6 @@ from gateway.api.trees import ProofBody
 from gateway.faults import invalid_body
 from gateway.models import AnchorBody, ElectionBody, VoteBatchBody, VoteBody
 from tests.gateway.gateway_network import Network
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def test_options_that_are_called_by_digits_go_by_their_names(network: Network) -> None:

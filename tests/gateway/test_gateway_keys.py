@@ -2,11 +2,9 @@
 
 import json
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway import electionkeys, service
@@ -26,15 +24,6 @@ from tests.rpc.rpc_harness import ADDRESSES, GATEWAY_KEY
 
 OTHER_KEY = SigningKey(bytes([21] * 32))
 RANDOM = {"election_id": 1, "title": "Lunch", "options": ["soup", "bread"], "voter_key": "random"}
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def status(api: Caller, name: str) -> dict[str, Any]:

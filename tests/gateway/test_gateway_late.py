@@ -1,26 +1,14 @@
 """What was cast before an election's end and is sent again behind it is told where it stands, by whichever gateway."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.blockchain_client import BlockchainClient, Problem
 from gateway.core import LOOKED_FOR_AT_ONCE
 from tests.gateway.gateway_network import Caller, Network, until
 from tests.gateway.test_gateway_client import settings
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def ended(api: Caller, how: str) -> dict[str, Any]:

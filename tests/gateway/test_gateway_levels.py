@@ -6,10 +6,8 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway import durability
@@ -78,15 +76,6 @@ class Load:
                 self.levels[shown["level"]] += 1
                 assert ("warning" in shown) == (shown["level"] >= 3)
             await asyncio.sleep(0.01)
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def enter(api: Caller, load: Load, level: int) -> None:

@@ -2,11 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from eth_abi.abi import encode
 
@@ -15,16 +12,6 @@ from gateway.records import Ballot
 from gateway.validators import NoValidator, Pool
 from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, GATEWAY_KEY
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
-
 
 DEFINITION = ["string", "string[]", "uint8", "uint64", "uint64", "uint32", "uint8", "address", "address[]", "bytes32"]
 BALLOT = "(uint256,bytes32,bytes32,uint8,bytes,uint64)"

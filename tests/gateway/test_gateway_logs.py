@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,6 @@ from tests.rpc.rpc_harness import GATEWAY_KEY
 
 BATCH = "2f1e1a52-0b7f-4b0a-9d0c-6c2f5f5d9a11"
 SCHEMA = json.loads((Path(gateway.__path__[0]) / "schemas" / "receipt-v1.schema.json").read_text())
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def vote(api: Caller, count: int, first: int = 0) -> list[dict[str, Any]]:

@@ -2,11 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,17 +15,6 @@ from node.rpc import listener
 from serving.logs import REQUEST_ID, read_request_id
 from serving.metrics import Page
 from tests.gateway.gateway_network import Caller, Network, until
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    """The node and its fronts."""
-    async with httpx.AsyncClient(trust_env=False, timeout=40) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
-
 
 UNREACHABLE = ("psephos_gateway_validator_status", ("unreachable", "validator-1"))
 

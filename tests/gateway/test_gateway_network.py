@@ -2,11 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from gateway.disk import Disk
@@ -16,15 +13,6 @@ from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ABIS, ADDRESSES, GATEWAY_KEY
 
 BATCH = "2f1e1a52-0b7f-4b0a-9d0c-6c2f5f5d9a11"
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 def tally(network: Network) -> ballots.Tally:

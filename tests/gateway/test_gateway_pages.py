@@ -30,15 +30,6 @@ OURS = ["application/json", "application/json; charset=utf-8", "Application/JSON
 
 
 @pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
-
-
-@pytest.fixture
 async def api(network: Network) -> AsyncIterator[Caller]:
     async with network.gateway(hosts=("gateway.example",)) as (_, caller):
         yield caller

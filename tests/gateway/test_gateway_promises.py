@@ -5,10 +5,8 @@ import errno
 import os
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable
-from pathlib import Path
+from collections.abc import Awaitable
 
-import httpx
 import pytest
 
 from gateway.api import anchors
@@ -31,15 +29,6 @@ class HeldDisk(Disk):
             assert self.released.wait(60)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         super().sync(descriptor)
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 @pytest.mark.parametrize("road", ["one", "batch"])

@@ -1,8 +1,6 @@
 """A single vote goes past the router, and nothing else about it is different."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,15 +17,6 @@ from tests.gateway.test_gateway_access import key_for
 
 ROUTED = SUBMIT.replace("m", "%6d")  # the same path, as the router alone sees
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def both(api: Caller, client: httpx.AsyncClient, content: bytes, **headers: str) -> httpx.Response:

@@ -1,11 +1,8 @@
 """Trees of products over HTTP, and products' receipts: a path to the batch's root and the anchor that holds it."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,15 +111,6 @@ def test_no_bit_of_a_products_receipt_can_change(data: st.DataObject) -> None:
 def test_reading_refuses_without_a_crash(document: Any) -> None:
     with pytest.raises(InvalidReceipt):
         parse_any(document)
-
-
-@pytest.fixture
-async def network(tmp_path: Path) -> AsyncIterator[Network]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        one = Network(tmp_path, client)
-        await one.start()
-        yield one
-        await one.stop()
 
 
 async def test_a_batch_from_leaves_to_a_products_receipt(network: Network) -> None:
