@@ -239,7 +239,7 @@ def test_a_quorum_lost_for_good_is_overridden(cluster: Cluster) -> None:
     first = cluster.call(1, "poa_status")["address"]
     for number in (3, 2):
         cluster.verb("kill", f"validator-{number}")
-    until(lambda: int(cluster.call(1, "poa_consensus")["round"], 16) > 0, 20, "a round that decides nothing is given up")
+    until(lambda: int(cluster.call(1, "poa_consensus")["round"], 16) > 0, 20, "a round that decides nothing ends")
     height = cluster.height(1)
     cluster.verb("kill", "validator-1")
     folder, file = cluster.data_dir / "validator-1", cluster.data_dir / "validator-1" / "override.json"
