@@ -100,6 +100,9 @@ def _decode_at(data: bytes, start: int, end: int, depth: int, room: list[int]) -
             if after > stop:
                 raise RlpError(f"an item of {first - 0x80} bytes has only {stop - begin - 1} left")
             parts.append(data[begin + 1 : after])
+        elif first == 0xC0 and depth + 1 < DEPTH_MAX:  # an empty list, as almost every access list is
+            after = begin + 1
+            parts.append([])
         else:
             room[0] = left
             part, after = _decode_at(data, begin, stop, depth + 1, room)

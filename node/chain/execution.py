@@ -7,6 +7,7 @@ from node.chain.block import DIFFICULTY, EMPTY_UNCLES_HASH, MIX_HASH, NONCE, Blo
 from node.chain.contracts import registry
 from node.chain.contracts import validators as validators_contract
 from node.chain.contracts.context import BlockContext
+from node.chain.contracts.members import is_closed
 from node.chain.domain import Domain
 from node.chain.errors import InvalidBlock, InvalidTransaction, PeerError
 from node.chain.gas import intrinsic_gas_of, usable_gas
@@ -242,7 +243,7 @@ def _start(
 ) -> BlockRun:
     context = BlockContext(State(reader, parent.state_root), parent.number + 1, timestamp, domain)
     registry.begin_block(context, override)
-    return BlockRun(context, miner, usable_gas(parent.gas_limit))
+    return BlockRun(context, miner, usable_gas(parent.gas_limit), is_closed(context.state))
 
 
 _Consequences = tuple[tuple[Receipt, ...], tuple[bytes, ...], dict[bytes, bytes], tuple[bytes, ...]]

@@ -7,6 +7,7 @@ from node.chain.errors import InvalidSignature
 
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 HALF_ORDER = ORDER // 2
+_HALF_ORDER_BYTES = HALF_ORDER.to_bytes(32, "big")
 SIGNATURE_BYTES = 65  # r (32) ‖ s (32) ‖ y parity (1: 0 or 1)
 
 
@@ -49,7 +50,7 @@ def recover(digest: bytes, signature: bytes) -> bytes:
         raise InvalidSignature(f"a signature has {SIGNATURE_BYTES} bytes, not {len(signature)}")
     if signature[64] > 1:
         raise InvalidSignature(f"y parity is 0 or 1, not {signature[64]}")
-    if int.from_bytes(signature[32:64], "big") > HALF_ORDER:
+    if signature[32:64] > _HALF_ORDER_BYTES:
         raise InvalidSignature("s is in the upper half of the order")
     try:
         return _address(PublicKey.from_signature_and_message(signature, digest, hasher=None))

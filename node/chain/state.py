@@ -127,6 +127,14 @@ class State:
         old = self.account(address)
         self._set(self._accounts, address, Account(old.nonce, wei, old.storage_root, old.code_hash))
 
+    def add_balance(self, address: bytes, wei: int) -> None:
+        """Add to the balance. Raises LedgerError as `set_balance` does."""
+        old = self.account(address)
+        balance = old.balance + wei
+        if not 0 <= balance <= _WORD_MAX:
+            raise LedgerError(f"a balance of {balance} wei was set for 0x{address.hex()}; expected 0 to 2^256 - 1")
+        self._set(self._accounts, address, Account(old.nonce, balance, old.storage_root, old.code_hash))
+
     def set_code(self, address: bytes, code: bytes) -> None:
         """Set the account's code, which is stored by its hash."""
         old = self.account(address)

@@ -121,10 +121,15 @@ def anyone_creates_elections(state: Slots) -> bool:
     return state.storage(VALIDATORS, _ANYONE_CREATES) != 0
 
 
+def is_closed(state: StorageReader) -> bool:
+    """Whether genesis lists who may send transactions; nothing changes that later."""
+    return state.storage(VALIDATORS, _CLOSED) != 0
+
+
 def may_send(state: StorageReader, address: bytes) -> bool:
     """Whether `address` may send transactions: everybody on an open network; on a closed one those that genesis lists,
     and whoever is a validator or a gateway now."""
-    if not state.storage(VALIDATORS, _CLOSED):
+    if not is_closed(state):
         return True
     number = int.from_bytes(address, "big")
     slots = (mapping_slot(number, _ACCOUNTS), *(mapping_slot(number, slot) for slot in _MEMBERSHIP.values()))
