@@ -104,6 +104,7 @@ class Core:
             poll_s=plan.rpc.poll_ms / 1000,
             on_block=self._on_block,
             on_jump=self._on_jump,
+            wants_blocks=lambda: self._sender.wants_blocks,
         )
         self.chain = Chain(self.pool, self.follower)
         keys = ElectionKeys(plan.secret, plan.domain, plan.election_keys)

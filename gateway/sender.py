@@ -155,6 +155,11 @@ class Sender:
             lane.put(sent)
             self._wakes[validator].set()
 
+    @property
+    def wants_blocks(self) -> bool:
+        """Whether `on_block` would do anything: else nobody needs to look into a block."""
+        return bool(self._in_flight) or self._doubt_at_next_block
+
     def on_block(self, block: FinalBlock) -> None:
         """Hand back what a checked block includes."""
         for position, raw in enumerate(block.transactions):

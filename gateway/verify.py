@@ -42,6 +42,10 @@ class Head:
 def check_final(block: FinalBlock, validators: Sequence[bytes], domain: Domain) -> None:
     """Raise PeerError unless the block's certificate is one of `validators` and its roots are those of its contents."""
     verify_certificate(block.certificate, block.header, validators, domain)
+    _check_contents(block)
+
+
+def _check_contents(block: FinalBlock) -> None:
     if ordered_root(block.transactions) != block.header.transactions_root:
         raise NotProven(f"transactions of block {block.header.number} do not have the root of its header")
     if ordered_root(block.receipts) != block.header.receipts_root:
@@ -50,11 +54,14 @@ def check_final(block: FinalBlock, validators: Sequence[bytes], domain: Domain) 
         raise NotProven(f"block {block.header.number} has more receipts than transactions, or fewer")
 
 
-def check_next(head: Head, block: FinalBlock, domain: Domain) -> None:
-    """Raise PeerError unless the block is final and follows `head` directly."""
+def check_next(head: Head, block: FinalBlock, domain: Domain, *, contents: bool = True) -> None:
+    """Raise PeerError unless the block is final and follows `head` directly; without its contents where nobody reads
+    them: its header is what the certificate covers."""
     if block.header.number != head.header.number + 1 or block.header.parent_hash != head.header.hash:
         raise NotProven(f"block {block.header.number} does not follow block {head.header.number}")
-    check_final(block, head.validators, domain)
+    verify_certificate(block.certificate, block.header, head.validators, domain)
+    if contents:
+        _check_contents(block)
 
 
 def check_validators(header: Header, validators: Sequence[bytes]) -> None:
