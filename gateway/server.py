@@ -16,7 +16,6 @@ from gateway.api import admin, anchors, documentation, documented, elections, he
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.api.pages import HOSTS
-from gateway.api.shortcut import shortcut
 from gateway.api.unreadable import RequestHandler
 from gateway.config import GatewayConfig, load_config, load_genesis
 from gateway.disk import FileLock, InUse
@@ -31,6 +30,7 @@ from serving.keyfiles import SecretError, load_key, read_secret
 from serving.logs import Format, configure
 from serving.metrics import MetricsServer
 from serving.settings import ConfigError
+from serving.shortcut import shortcut
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the runner has no server")
-        server.request_handler = shortcut(self._app, hdrs.METH_POST, SUBMIT, server.request_handler)
+        server.request_handler = shortcut(self._app, hdrs.METH_POST, SUBMIT, server.request_handler, problems)
         await self._guard.start()
         loop = asyncio.get_running_loop()
 

@@ -249,9 +249,7 @@ def _start(
 _Consequences = tuple[tuple[Receipt, ...], tuple[bytes, ...], dict[bytes, bytes], tuple[bytes, ...]]
 
 
-def _finish(
-    run: BlockRun, parent: Header, transactions_root: bytes, timestamp: int
-) -> tuple[Header, _Consequences]:
+def _finish(run: BlockRun, parent: Header, transactions_root: bytes, timestamp: int) -> tuple[Header, _Consequences]:
     """End the block: its header, and the rest of `Executed` in the order of its fields."""
     context = run.context
     registry.end_block(context)

@@ -12,6 +12,7 @@ from node.rpc.jsonrpc import Invalid, Request, RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Method
 from node.rpc.pacing import Pace
+from node.rpc.until import until
 from serving.distribution import Calls
 from serving.logs import REQUEST_ID
 
@@ -91,9 +92,8 @@ class Dispatcher:
                 return (await self._call_bulk(method, [arguments], deadline_s))[0]
             if asyncio.get_running_loop().time() >= deadline_s:  # one that never waits would not notice
                 raise TimeoutError
-            async with asyncio.timeout_at(deadline_s):
-                result = method.handler(*arguments)
-                return await result if inspect.isawaitable(result) else result
+            result = method.handler(*arguments)
+            return await until(deadline_s, result) if inspect.iscoroutine(result) else result
         except Exception as error:
             return _as_rpc_error(error, request.method)
 
@@ -125,8 +125,7 @@ class Dispatcher:
         self, method: Method, calls: Sequence[Sequence[object]], deadline_s: float
     ) -> Sequence[object]:
         assert method.bulk is not None
-        async with asyncio.timeout_at(deadline_s):
-            results = await method.bulk(calls)
+        results = await until(deadline_s, method.bulk(calls))
         return [_as_rpc_error(result, method.name) if isinstance(result, Exception) else result for result in results]
 
     def _resolve(self, request: Request) -> tuple[Method, list[object]]:

@@ -1,7 +1,7 @@
 """JSON-RPC 2.0's rules, pure: bytes in to requests, results and errors out to bytes (jsonrpc.org/specification)."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -35,8 +35,7 @@ def invalid_params(message: str) -> RpcError:
     return RpcError(INVALID_PARAMS, message)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A well-formed request. A notification is executed and never answered, whatever comes of it."""
 
     method: str
@@ -53,8 +52,7 @@ class Invalid:
     id: Id = None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What one HTTP body or WebSocket message held. A batch is answered by a list, however short."""
 
     items: tuple[Request | Invalid, ...]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import orjson
-from aiohttp import WSCloseCode, web
+from aiohttp import WSCloseCode, hdrs, web
 
 from node.rpc import jsonrpc
 from node.rpc.api import Api
@@ -20,6 +20,7 @@ from serving.connections import ConnectionGuard, stop_listening
 from serving.distribution import Calls
 from serving.hosts import Hosts
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
+from serving.shortcut import shortcut
 
 JSON = "application/json"
 SHUTDOWN_S = 0.5  # how long running calls may go on once the server stops; a long poll gains nothing from more
@@ -90,6 +91,8 @@ class Listener:
         )
         await runner.setup()
         assert runner.server is not None
+        usual = runner.server.request_handler
+        runner.server.request_handler = shortcut(app, hdrs.METH_POST, "/", usual, self._admit)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(self._guard.factory(runner.server), host, port, backlog=BACKLOG)

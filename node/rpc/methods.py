@@ -1,7 +1,7 @@
 """Methods as data: name, parameters, descriptions and handler, so that what dispatches can also be documented."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -9,7 +9,7 @@ from node.rpc.jsonrpc import Params, invalid_params
 
 JsonSchema = dict[str, Any]
 Handler = Callable[..., Any]  # plain or async; gets the parsed parameters in their order
-BulkHandler = Callable[[Sequence[Sequence[Any]]], Awaitable[Sequence[object]]]
+BulkHandler = Callable[[Sequence[Sequence[Any]]], Coroutine[Any, Any, Sequence[object]]]
 F = TypeVar("F", bound=Handler)
 
 _ATTRIBUTE: Final = "__rpc_method__"

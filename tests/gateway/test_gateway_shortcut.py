@@ -8,10 +8,10 @@ import orjson
 import pytest
 from aiohttp import web
 
-from gateway.api.common import CALLS
-from gateway.api.shortcut import shortcut
+from gateway.api.common import CALLS, problems
 from gateway.config import ApiKeyConfig, LimitsConfig
 from gateway.server import SUBMIT, HttpServer, make_app
+from serving.shortcut import shortcut
 from tests.gateway.gateway_network import Caller, Network
 from tests.gateway.test_gateway_access import key_for
 
@@ -101,4 +101,4 @@ def test_only_a_route_that_is_there_has_a_shortcut() -> None:
         raise AssertionError
 
     with pytest.raises(LookupError):
-        shortcut(web.Application(), "POST", "/nowhere", usual)
+        shortcut(web.Application(), "POST", "/nowhere", usual, problems)
