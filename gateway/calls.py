@@ -18,6 +18,8 @@ _CAST = ELECTIONS_ABI.functions["cast"].id
 _BALLOTS_CAST = ELECTIONS_ABI.events["BallotsCast"].id
 _ANCHOR = ANCHORS_ABI.functions["anchor"].id
 _ANCHORED = ANCHORS_ABI.events["Anchored"].id
+_WORD = b"\xa0"  # in RLP: 32 bytes follow
+_ANCHORED_BEGINS = b"\x94" + ANCHORS + b"\xf8\x63" + _WORD + _ANCHORED + _WORD  # in RLP: the address, and three topics
 _BYTES_GAS = 16  # of a non-zero byte of calldata (EIP-2028)
 _BASE_GAS = 21_000
 _SPARE_GAS = 300_000
@@ -74,6 +76,19 @@ def read_anchored(receipt: Receipt) -> tuple[bytes, int] | None:
         if log.address == ANCHORS and log.topics[0] == _ANCHORED:
             return log.topics[1], int.from_bytes(log.topics[2], "big")
     return None
+
+
+def anchored_index(receipt: bytes, batch_id: bytes) -> int | None:
+    """The index of the Anchored of a batch in the encoded receipt of its own transaction; None where it has none.
+
+    A certificate vouches for the receipt, which therefore need not be decoded, at fourteen times the cost: what its one
+    event log begins with is found nowhere else in it, and a transaction that failed has none.
+    """
+    at = receipt.find(_ANCHORED_BEGINS + batch_id + _WORD)
+    if at < 0:
+        return None
+    begin = at + len(_ANCHORED_BEGINS) + len(batch_id) + len(_WORD)
+    return int.from_bytes(receipt[begin : begin + 32], "big")
 
 
 def ballots_of(to: bytes, calldata: bytes) -> list[Ballot]:

@@ -45,7 +45,7 @@ class BatchConfig(Table):
     bytes_max: Annotated[
         int, Field(ge=100_000, le=TRANSACTION_BYTES_MAX - 4096, description="most bytes of ballots in one transaction")
     ] = 500_000
-    in_flight_max: Annotated[int, Field(ge=1, le=4096, description="most transactions sent and not yet final")] = 1024
+    in_flight_max: Annotated[int, Field(ge=1, le=4096, description="most transactions sent and not yet final")] = 2048
     in_flight_bytes_max: Annotated[int, Field(ge=1 << 20, description="most bytes of them")] = 16 << 20
 
 

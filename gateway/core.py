@@ -20,7 +20,7 @@ from gateway.journal_format import Place
 from gateway.jsonrpc import RpcClient
 from gateway.problems import Problem
 from gateway.records import Anchor, Ballot, Call, Record
-from gateway.sender import STALLED_S, Sender
+from gateway.sender import Sender
 from gateway.state import VerifiedState
 from gateway.validators import Pool, ValidatorNode
 from gateway.verify import FinalBlock
@@ -178,8 +178,7 @@ class Core:
     def level(self) -> int:
         """1 to 3, as LEVELS words them."""
         # Validators answer and nothing becomes final: they do not reach each other.
-        stalled = self._sender.oldest_age_s() > STALLED_S
-        return 3 if stalled else self.pool.level()
+        return 3 if self._sender.stalled else self.pool.level()
 
     def warning(self) -> str | None:
         """What a caller should know about the level, or None at levels 1 and 2."""

@@ -20,6 +20,7 @@ from gateway.sender import Included, Parcel, Sender
 from gateway.validators import NoValidator
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome
+from node.chain.receipt import Receipt
 from node.chain.transaction import TRANSACTION_BYTES_MAX
 from serving.distribution import Distribution
 
@@ -156,7 +157,7 @@ class Delivery:
             return self._again.popleft(), None
         if self._calls:
             return self._parcel_of(self._calls.popleft()), None
-        election, wait_s = self._due_election(flying)
+        election, wait_s = self._due_election(flying) if self._ballots else (None, None)
         if self._anchors_waiting and (election is None or not self._ballots_turn):  # they take turns
             self._ballots_turn = True
             return self._parcel_of(self._anchors_waiting.popleft()), None
@@ -245,17 +246,22 @@ class Delivery:
         """Judge a parcel whose transaction is in a final block that was checked."""
         parcel, header = included.parcel, included.block.header
         place = Place(header.number, header.hash, included.transaction.hash)
-        if not included.receipt.succeeded:
+        item = parcel.items[0]
+        if isinstance(item.record, Anchor):
+            index = calls.anchored_index(included.encoded_receipt, item.record.batch_id)
+            if index is not None:
+                self._settle(place, [(item, Outcome.ACCEPTED, index)])
+                return
+        receipt = included.receipt
+        if not receipt.succeeded:
             self._spawn(self._find_reason(included))
-            return
-        if parcel.to == ELECTIONS and isinstance(parcel.items[0].record, Ballot):
-            self._judge_batch(parcel, included, place)
-            return
-        anchored = calls.read_anchored(included.receipt)
-        self._settle(place, [(parcel.items[0], Outcome.ACCEPTED, anchored[1] if anchored else 0)])
+        elif isinstance(item.record, Ballot):
+            self._judge_batch(parcel, receipt, place)
+        else:
+            self._settle(place, [(item, Outcome.ACCEPTED, 0)])
 
-    def _judge_batch(self, parcel: Parcel, included: Included, place: Place) -> None:
-        cast = calls.read_cast(included.receipt)
+    def _judge_batch(self, parcel: Parcel, receipt: Receipt, place: Place) -> None:
+        cast = calls.read_cast(receipt)
         if cast is None or len(cast.outcomes) != len(parcel.items):
             raise RuntimeError(f"block {place.block_number}: a certified batch has no fitting BallotsCast")
         settled: list[tuple[Item, Outcome, int]] = []

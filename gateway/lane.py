@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 RESEND_S_MAX = 30.0
 
@@ -23,14 +23,6 @@ class Flying(Protocol):
     def transaction(self) -> _Signed: ...
 
 
-class _Again(NamedTuple):
-    """When to send a transaction again; by hash, since the bytes of one that is final by then are not to be kept."""
-
-    at_s: float
-    nonce: int
-    hash: bytes
-
-
 F = TypeVar("F", bound=Flying)
 
 
@@ -41,7 +33,9 @@ class Lane(Generic[F]):
         """`resend_s`: seconds after which the same transaction is sent again, for the first time."""
         self._resend_s = resend_s
         self._fresh: dict[bytes, F] = {}  # by hash, in the order in which they were signed
-        self._again: list[_Again] = []  # a heap
+        # Nonces and hashes by when to send them again: the bytes of what is final by then are not to be kept.
+        self._again: dict[float, list[tuple[int, bytes]]] = {}
+        self._times_s: list[float] = []  # the keys, a heap: all of a post have one
         self._intervals_s: dict[bytes, float] = {}  # of those that were sent again, by hash
 
     def put(self, sent: F) -> None:
@@ -57,6 +51,7 @@ class Lane(Generic[F]):
         """The validator may have lost whatever it held: all that is in flight is to be sent once more."""
         self._fresh = {sent.transaction.hash: sent for sent in in_flight}
         self._again.clear()
+        self._times_s.clear()
         self._intervals_s.clear()
 
     def due(self, in_flight: Mapping[int, F], now_s: float, *, count_max: int, bytes_max: int) -> list[F]:
@@ -64,11 +59,11 @@ class Lane(Generic[F]):
 
         Each has to come back by `sent_at`, or with the others by `restart`.
         """
-        while self._again and self._again[0].at_s <= now_s:
-            again = heappop(self._again)
-            sent = in_flight.get(again.nonce)
-            if sent is not None and sent.transaction.hash == again.hash:
-                self._fresh.setdefault(again.hash, sent)
+        while self._times_s and self._times_s[0] <= now_s:
+            for nonce, hash_ in self._again.pop(heappop(self._times_s)):
+                sent = in_flight.get(nonce)
+                if sent is not None and sent.transaction.hash == hash_:
+                    self._fresh.setdefault(hash_, sent)
         portion: list[F] = []
         size = 0
         for sent in self._fresh.values():
@@ -87,10 +82,14 @@ class Lane(Generic[F]):
         interval_s = self._intervals_s.get(transaction.hash, self._resend_s)
         self._intervals_s[transaction.hash] = min(interval_s * 2, RESEND_S_MAX)
         at_s = now_s + (interval_s if pause_s is None else pause_s)
-        heappush(self._again, _Again(at_s, transaction.nonce, transaction.hash))
+        again = self._again.get(at_s)
+        if again is None:
+            again = self._again[at_s] = []
+            heappush(self._times_s, at_s)
+        again.append((transaction.nonce, transaction.hash))
 
     def next_s(self, now_s: float) -> float:
         """When something is due, unless something new comes first."""
         if self._fresh:
             return now_s
-        return self._again[0].at_s if self._again else now_s + 60
+        return self._times_s[0] if self._times_s else now_s + 60

@@ -49,7 +49,16 @@ class Included:
     transaction: Transaction
     block: FinalBlock
     position: int
-    receipt: Receipt
+
+    @property
+    def encoded_receipt(self) -> bytes:
+        """The receipt as it stands in the block."""
+        return self.block.receipts[self.position]
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt, decoded at each use."""
+        return decode_receipt(self.encoded_receipt, is_certified=True)
 
     @property
     def gas_used(self) -> int:
@@ -65,6 +74,7 @@ class _Sent:
     transaction: Transaction
     signed_at: float
     text: str  # the transaction as JSON-RPC takes it: made once for all validators
+    taken: bool = False  # by a validator
     refused: dict[Validator, str] = field(default_factory=dict)
 
 
@@ -98,6 +108,7 @@ class Sender:
         self._next_nonce: int | None = None  # None until the final nonce has been read and proven
         self._floor = 0  # above the highest nonce of ours that was seen in a block
         self._holes: list[int] = []  # nonces below the next one that nothing of ours has
+        self._moved_at = 0.0  # when a transaction of ours was last seen in a block
         self._doubt = asyncio.Event()
         self._doubt_at_next_block = False
         self._wakes = {validator: asyncio.Event() for validator in pool.validators}
@@ -129,6 +140,12 @@ class Sender:
         """How long the oldest transaction has waited to become final."""
         oldest = next(iter(self._in_flight.values()), None)  # they stand in the order in which they were signed
         return 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest.signed_at
+
+    @property
+    def stalled(self) -> bool:
+        """Whether transactions wait and none has become final for long: many may wait, as long as it is their turn."""
+        moved_s = asyncio.get_running_loop().time() - self._moved_at
+        return min(self.oldest_age_s(), moved_s) > STALLED_S
 
     def submit(self, parcel: Parcel) -> None:
         """Sign a parcel under the next nonce and send it to every validator. `has_room` must hold."""
@@ -167,10 +184,10 @@ class Sender:
             if sent is None:
                 continue
             self._forget(sent)
+            self._moved_at = asyncio.get_running_loop().time()
             self._floor = max(self._floor, sent.transaction.nonce + 1)
             if sent.parcel.items:
-                receipt = decode_receipt(block.receipts[position], is_certified=True)
-                self._on_included(Included(sent.parcel, sent.transaction, block, position, receipt))
+                self._on_included(Included(sent.parcel, sent.transaction, block, position))
         if self._doubt_at_next_block or self.oldest_age_s() > STALLED_S:
             self._doubt_at_next_block = False
             self._doubt.set()
@@ -265,7 +282,8 @@ class Sender:
 
     def _note_answer(self, validator: Validator, sent: _Sent, answer: object, now: float) -> None:
         taken = not isinstance(answer, RpcError) or answer.message.startswith("already known")
-        if taken:
+        if taken and not sent.taken:
+            sent.taken = True
             for item in sent.parcel.items:
                 item.taken_by = item.taken_by or validator.node.node_id
         if self._in_flight.get(sent.transaction.nonce) is not sent:

@@ -40,6 +40,7 @@ LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its se
 FILES_SPARE = 256  # descriptors for everything else than callers
 
 SUBMIT = "/api/votes/submit"  # what is called most
+ANCHOR = "/v1/anchor"  # and next
 
 OPERATIONS = (
     *votes.OPERATIONS,
@@ -93,7 +94,8 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the runner has no server")
-        server.request_handler = shortcut(self._app, hdrs.METH_POST, SUBMIT, server.request_handler, problems)
+        for path in (ANCHOR, SUBMIT):
+            server.request_handler = shortcut(self._app, hdrs.METH_POST, path, server.request_handler, problems)
         await self._guard.start()
         loop = asyncio.get_running_loop()
 

@@ -13,6 +13,8 @@ from gateway.jsonrpc import RpcError, RpcFailure
 from gateway.lookups import AnchorLookups
 from gateway.records import Anchor
 from gateway.validators import Pool
+from node.chain.contracts.addresses import ANCHORS
+from node.chain.receipt import EventLog, decode_receipt, make_receipt
 from tests.gateway.gateway_network import until
 
 PATIENCE_S = 60.0
@@ -105,3 +107,17 @@ async def test_who_loses_patience_before_it_was_asked_is_forgotten() -> None:
     assert await first is False
     assert pool.asked == [1]
     await lookups.stop()
+
+
+@given(words, words, st.integers(0, (1 << 48) - 1), st.integers(21_000, (1 << 40)), ascii_text, st.booleans())
+def test_an_anchors_index_is_read_from_its_receipt_as_from_the_decoded_one(
+    batch: bytes, root: bytes, index: int, gas: int, algorithm: str, succeeded: bool
+) -> None:
+    topics = (calls.ANCHORS_ABI.events["Anchored"].id, batch, index.to_bytes(32, "big"))
+    padded = algorithm.encode() + bytes(-len(algorithm) % 32)
+    heads = b"".join(word.to_bytes(32, "big") for word in (7, 96, len(algorithm)))
+    logs = [EventLog(ANCHORS, topics, root + heads + padded)] if succeeded else []
+    encoded = make_receipt(2, succeeded, gas, logs).encoded()
+    decoded = calls.read_anchored(decode_receipt(encoded))
+    assert calls.anchored_index(encoded, batch) == (None if decoded is None else decoded[1])
+    assert calls.anchored_index(encoded, bytes((batch[0] ^ 1,)) + batch[1:]) is None

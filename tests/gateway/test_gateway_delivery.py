@@ -142,6 +142,7 @@ async def failed(delivery: Delivery, items: list[Item], to: bytes) -> None:
             block=block,
             transaction=SimpleNamespace(hash=bytes(32)),
             receipt=SimpleNamespace(succeeded=False),
+            encoded_receipt=b"",
             gas_used=1,
         )
     )

@@ -1,6 +1,7 @@
-"""A single vote goes past the router, and nothing else about it is different."""
+"""A single vote or anchor goes past the router, and nothing else about it is different."""
 
 import asyncio
+import uuid
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from gateway.api.common import CALLS, problems
 from gateway.config import ApiKeyConfig, LimitsConfig
-from gateway.server import SUBMIT, HttpServer, make_app
+from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
 from serving.shortcut import shortcut
 from tests.gateway.gateway_network import Caller, Network
 from tests.gateway.test_gateway_access import key_for
@@ -57,6 +58,19 @@ async def test_answers_are_the_same_both_ways(network: Network) -> None:
         assert named.headers["x-request-id"] == "mine"
         assert (await network.client.get(api.url + SUBMIT)).status_code == 405
         assert (await both(api, network.client, vote(), expect="100-continue")).status_code == 200
+
+
+async def test_an_anchor_is_taken_both_ways(network: Network) -> None:
+    async with network.gateway() as (_, api):
+        body = {"batch_id": str(uuid.UUID(int=1, version=4)), "merkle_root": "ab" * 32, "product_count": 1}
+        routed = ANCHOR.replace("a", "%61")
+        for path, status in ((ANCHOR, 202), (routed, 200)):
+            answer = await network.client.post(api.url + path, content=orjson.dumps(body), headers=JSON)
+            assert (answer.status_code, answer.json()["batch_id"]) == (status, body["batch_id"])
+        other = orjson.dumps(body | {"merkle_root": "cd" * 32})
+        for path in (ANCHOR, routed):
+            answer = await network.client.post(api.url + path, content=other, headers=JSON)
+            assert (answer.status_code, answer.json()["code"]) == (409, "anchor-exists")
 
 
 async def test_keys_are_asked_for_both_ways(network: Network) -> None:
