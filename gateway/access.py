@@ -69,6 +69,11 @@ class Gatekeeper:
         return bool(self._keys) or self._clients.bounds
 
     @property
+    def bounds_rates(self) -> bool:
+        """Whether clients or voters may come too often."""
+        return self._clients.bounds or self._voters.bounds
+
+    @property
     def asks_for_keys(self) -> bool:
         """Whether callers must have an API key."""
         return bool(self._keys)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from gateway.journal import RecordKey, Replayed, record_key
@@ -42,6 +43,16 @@ class Commit:
             await self._done.wait()
         if self._error is not None:
             raise NotDurable(self._error)
+
+
+class Waiter(Protocol):
+    """Who waits for the ends of records."""
+
+    def one_less(self) -> None:
+        """One of the ends is known."""
+
+    def over(self) -> None:
+        """The time is over."""
 
 
 class Item:
@@ -85,7 +96,7 @@ class Item:
         self.queued = False  # on its way to the chain
         self.updated_at_ms = received_at_ms
         self.taken_by: str | None = None
-        self.waiters: list[_Ends] = []
+        self.waiters: list[Waiter] = []
 
     @property
     def pending(self) -> bool:
@@ -133,9 +144,9 @@ class _Deadlines:
     """
 
     def __init__(self) -> None:
-        self._due: dict[int, set[_Ends]] = {}  # by tick
+        self._due: dict[int, set[Waiter]] = {}  # by tick
 
-    def add(self, ends: _Ends, over_at_s: float) -> set[_Ends]:
+    def add(self, ends: Waiter, over_at_s: float) -> set[Waiter]:
         """Take in a wait that ends at this time of the running loop; what to discard it from if it ends before."""
         tick = int(over_at_s / TICK_S) + 1
         due = self._due.get(tick)
@@ -153,19 +164,33 @@ class _Deadlines:
 _DEADLINES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Deadlines] = WeakKeyDictionary()
 
 
+def _over_in(waiter: Waiter, timeout_s: float) -> set[Waiter]:
+    """Let a waiter know when its time is over; what to discard it from if it ends before."""
+    loop = asyncio.get_running_loop()
+    deadlines = _DEADLINES.get(loop)
+    if deadlines is None:
+        deadlines = _DEADLINES[loop] = _Deadlines()
+    return deadlines.add(waiter, loop.time() + min(timeout_s, FOREVER_S))
+
+
+def call_at_end(item: Item, waiter: Waiter, timeout_s: float) -> set[Waiter]:
+    """Tell a waiter of the end of a waiting record, or that its time is over.
+
+    What is returned holds the waiter until then: who is told of the end discards itself from it.
+    """
+    item.waiters.append(waiter)
+    return _over_in(waiter, timeout_s)
+
+
 async def wait_for_ends(items: Sequence[Item], timeout_s: float) -> None:
     """Return when the ends of all these records are known, or the time is over."""
     waiting = [item for item in items if item.pending]
     if not waiting or timeout_s <= 0:
         return
-    loop = asyncio.get_running_loop()
-    deadlines = _DEADLINES.get(loop)
-    if deadlines is None:
-        deadlines = _DEADLINES[loop] = _Deadlines()
-    ends = _Ends(loop.create_future(), len(waiting))
+    ends = _Ends(asyncio.get_running_loop().create_future(), len(waiting))
     for item in waiting:
         item.waiters.append(ends)
-    due = deadlines.add(ends, loop.time() + min(timeout_s, FOREVER_S))
+    due = _over_in(ends, timeout_s)
     try:
         await ends.future
     finally:

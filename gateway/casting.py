@@ -37,6 +37,12 @@ async def ballot_of(core: Core, vote: Vote, admit: Callable[[bytes], None] = _ad
     return _Booth(core, id_, core.elections.fresh(id_) or await _election(core, id_)).ballot(vote, admit)
 
 
+def ballot_at_once(core: Core, vote: Vote) -> tuple[Ballot, str] | None:
+    """The same where nobody is to be asked, and no voter refused; None: the election is to be read. Raises Problem."""
+    election = core.elections.fresh(vote.election_id)
+    return None if election is None else _Booth(core, vote.election_id, election).ballot(vote, _admit_all)
+
+
 class Late(Problem):
     """A ballot for an election that takes none any more. It may stand since before: `stood` looks."""
 

@@ -209,6 +209,13 @@ class Core:
             raise Conflict(other, "record-id-taken", "This transaction_id belongs to another voter's ballot.")
         return self._take(ballot)
 
+    def keep_new(self, ballot: Ballot) -> Item | None:
+        """As `keep`, for a ballot that nothing is known of; None where something is. Raises Problem 503."""
+        if self.book.ballot(ballot.nullifier) is None and self.book.ballot_by_record_id(ballot.record_id) is None:
+            self.touched.add(ballot.election)
+            return self._take(ballot)
+        return None
+
     async def stands(self, found: "Conflict") -> Problem:
         """The conflict, once what stands is durable. Raises Problem 503 where it could not be kept, so nothing stands.
 

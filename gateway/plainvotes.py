@@ -20,7 +20,7 @@ class Vote(NamedTuple):
 
 def read_vote(document: object) -> Vote:
     """The vote of a JSON document. Raises pydantic.ValidationError."""
-    return _plain(document) or _read(VoteBody.model_validate(document))
+    return read_plain_vote(document) or _read(VoteBody.model_validate(document))
 
 
 def read_votes(document: object) -> list[Vote]:
@@ -28,7 +28,7 @@ def read_votes(document: object) -> list[Vote]:
     if type(document) is dict:
         given = document.get("votes")
         if type(given) is list and 0 < len(given) <= VOTES_MAX:
-            votes = [vote for vote in map(_plain, given) if vote is not None]
+            votes = [vote for vote in map(read_plain_vote, given) if vote is not None]
             if len(votes) == len(given):
                 return votes
     return [_read(body) for body in VoteBatchBody.model_validate(document).votes]
@@ -38,7 +38,7 @@ def _read(body: VoteBody) -> Vote:
     return Vote(body.voter_id, body.election_id, body.choice, body.encrypted_vote, body.transaction_id)
 
 
-def _plain(document: object) -> Vote | None:
+def read_plain_vote(document: object) -> Vote | None:
     """The vote, where each field has the very type that it is kept in; None: the model shall say what it makes of it.
 
     A model with its validators takes 4 µs where this takes 0.6, and votes are what a gateway reads most.

@@ -16,7 +16,7 @@ from gateway.api import admin, anchors, documentation, documented, elections, he
 from gateway.api.common import CALLS, GATEWAY, GUARD, NEEDS, problems
 from gateway.api.documentation import DOCUMENT, PAGE
 from gateway.api.pages import HOSTS
-from gateway.api.unreadable import RequestHandler
+from gateway.api.straight import Counter, Straight, all_or_rest
 from gateway.config import GatewayConfig, load_config, load_genesis
 from gateway.disk import FileLock, InUse
 from gateway.journal_format import JournalCorrupt
@@ -94,16 +94,19 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the runner has no server")
-        for path in (ANCHOR, SUBMIT):
-            server.request_handler = shortcut(self._app, hdrs.METH_POST, path, server.request_handler, problems)
+        for path, around in ((ANCHOR, problems), (SUBMIT, all_or_rest)):
+            server.request_handler = shortcut(self._app, hdrs.METH_POST, path, server.request_handler, around)
         await self._guard.start()
         loop = asyncio.get_running_loop()
 
-        def connection() -> RequestHandler:
-            return RequestHandler(
+        counter = Counter(self._app, SUBMIT)
+
+        def connection() -> Straight:
+            return Straight(
+                counter,
                 server,
                 loop=loop,
-                access_log=None,  # type: ignore[arg-type] # AppRunner hands it on, too: no line for each request
+                access_log=None,  # AppRunner hands it on, too: no line for each request
                 lingering_time=LINGERING_S,
                 keepalive_timeout=self._idle_s,
             )

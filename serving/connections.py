@@ -196,7 +196,11 @@ class ConnectionGuard:
 
     def begin(self, request: web.Request) -> Guarded | None:
         """A request's head has arrived."""
-        connection = self._by_transport.get(request.transport) if request.transport is not None else None
+        return self.begin_over(request.transport)
+
+    def begin_over(self, transport: asyncio.BaseTransport | None) -> Guarded | None:
+        """A request's head has arrived over this connection."""
+        connection = self._by_transport.get(transport) if transport is not None else None
         if connection is not None:
             connection.requests += 1
         return connection

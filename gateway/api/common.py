@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 from pydantic import BaseModel, ValidationError
 
 from gateway.access import Need
@@ -99,7 +100,12 @@ def election_id_of(text: str | None) -> int:
 
 def wait_s(request: web.Request, gateway: Gateway) -> float:
     """Seconds that the caller is willing to wait (RFC 7240, `Prefer: wait=SECONDS`), within the configured bounds."""
-    preferences = request.headers.getall("Prefer", None)
+    return waiting_s(request.headers, gateway)
+
+
+def waiting_s(headers: CIMultiDictProxy[str], gateway: Gateway) -> float:
+    """The same, of a request's headers."""
+    preferences = headers.getall("Prefer", None)
     wanted_s = _preferred_s(",".join(preferences)) if preferences else None
     if wanted_s is None:
         return gateway.default_wait_s()
@@ -120,10 +126,10 @@ def number_of(request: web.Request, name: str, *, default: int, least: int, most
     return int(text)
 
 
-def _presented(request: web.Request) -> str | None:
+def presented(headers: CIMultiDictProxy[str]) -> str | None:
     """The API key that came with a request."""
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    return key.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key")
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else headers.get("X-API-Key")
 
 
 def _admit(request: web.Request) -> None:
@@ -134,16 +140,19 @@ def _admit(request: web.Request) -> None:
     if request.match_info.http_exception is None:
         if gatekeeper.asks:
             need = request.app[NEEDS].get(request.match_info.handler, "read")
-            gatekeeper.admit(_presented(request), request.remote or "", need)
+            gatekeeper.admit(presented(request.headers), request.remote or "", need)
         if request.method == hdrs.METH_POST:
             refuse_other_types(request)
 
 
 @web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every failure is a problem document with a request id, and no stack trace leaves the process."""
+async def problems(request: web.Request, handler: Handler, began_s: float | None = None) -> web.StreamResponse:
+    """Every failure is a problem document with a request id, and no stack trace leaves the process.
+
+    `began_s`: when the request was begun with (time.perf_counter), where that is not just now.
+    """
     connection = request.app[GUARD].begin(request)
-    began_s = time.perf_counter()
+    began_s = time.perf_counter() if began_s is None else began_s
     status = 500
     try:
         response = await _answered(request, handler)

@@ -7,7 +7,7 @@ is given leave (CORS), which nobody is.
 """
 
 from aiohttp import hdrs, web
-from multidict import istr
+from multidict import CIMultiDictProxy, istr
 
 from gateway.problems import Problem
 from serving.hosts import Hosts
@@ -37,6 +37,11 @@ def refuse_pages(request: web.Request) -> None:
     if (site is not None or origin is not None) and not _is_own(site, origin, host):
         whose = f"of the origin {origin[:SHOWN_MAX]!r}" if origin is not None else "of another origin"
         raise Problem(403, "foreign-page", f"A web page {whose} may not post to a gateway that asks for no API keys.")
+
+
+def is_of_a_page(headers: CIMultiDictProxy[str]) -> bool:
+    """Whether a browser says that a page sent this, its own or a stranger's."""
+    return _FETCH_SITE in headers or hdrs.ORIGIN in headers
 
 
 def _is_own(site: str | None, origin: str | None, host: str | None) -> bool:

@@ -32,3 +32,8 @@ class RequestHandler(web.RequestHandler):
         response.headers[REQUEST_ID_HEADER] = request_id
         response.force_close()
         return response
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Go on reading where it was paused; where it was not, as with each small body, nothing is parsed anew."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)

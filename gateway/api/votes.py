@@ -10,6 +10,7 @@ from aiohttp import web
 from gateway import answers
 from gateway.api.common import GATEWAY, answer, election_id_of, read_json, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
+from gateway.book import Item
 from gateway.calls import ballots_of, read_cast
 from gateway.casting import Casting, Late, ballot_of, cast_votes, refused, stood
 from gateway.core import Conflict, warning_at
@@ -37,15 +38,25 @@ async def submit(request: web.Request) -> web.Response:
     except Conflict as found:
         raise await gateway.stands(found) from None
     await item.wait(wait_s(request, gateway))  # only what is durable gets an end; the rest is waited for behind it
+    return await told(gateway, item, body.election_id, transaction_id)
+
+
+async def told(gateway: Gateway, item: Item, election: int, transaction_id: str) -> web.Response:
+    """What is said of a ballot once it is durable, with its end if it is known. Raises Problem."""
     await gateway.durable(item)
     if item.reason is not None:
-        shown = {"transaction_id": transaction_id, "election_id": show_election_id(body.election_id)}
+        shown = {"transaction_id": transaction_id, "election_id": show_election_id(election)}
         raise await refused(gateway, item, shown)
-    shown = taken(item, body.election_id, transaction_id)
+    return answer(*shown_of(gateway, item, election, transaction_id))
+
+
+def shown_of(gateway: Gateway, item: Item, election: int, transaction_id: str) -> tuple[dict[str, Any], int]:
+    """The answer about a durable ballot that was not refused, and its status."""
+    shown = taken(item, election, transaction_id)
     shown["level"] = level = gateway.level()
     if (warning := warning_at(level)) is not None:
         shown["warning"] = warning
-    return answer(shown, 202 if item.place is None else 200)
+    return shown, 202 if item.place is None else 200
 
 
 async def batch(request: web.Request) -> web.Response:

@@ -1,0 +1,275 @@
+"""Takes and answers a single vote of the usual form where its bytes arrive, without a task, a request or a response.
+
+aiohttp still reads all requests, and serves each that is in any way unusual: one that asks to go on, comes in parts or
+from a web page, is refused, or repeated, or whose ballot's end is another than its place on the chain. What it takes
+for that (a task, three futures, five objects, some sixty calls) is more than half of what a vote costs a gateway.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
+from multidict import CIMultiDictProxy, istr
+
+from gateway.api.common import CALLS, GATEWAY, GUARD, Handler, presented, problems, waiting_s
+from gateway.api.pages import HOSTS, JSON, is_of_a_page
+from gateway.api.unreadable import RequestHandler
+from gateway.api.votes import shown_of, told
+from gateway.book import Item, call_at_end
+from gateway.casting import ballot_at_once
+from gateway.plainvotes import Vote, read_plain_vote
+from gateway.problems import Problem
+from gateway.service import Gateway
+from serving.connections import ConnectionGuard, Guarded
+from serving.logs import REQUEST_ID_HEADER, new_request_id, read_request_id
+
+log = logging.getLogger(__name__)
+
+
+class Rest(NamedTuple):
+    """What is left to do of a request that was taken at this time (time.perf_counter)."""
+
+    handle: Handler
+    began_s: float
+
+
+_REQUEST_ID = istr(REQUEST_ID_HEADER)
+_REASONS = {200: "OK", 202: "Accepted"}
+
+
+class Counter:
+    """Where votes are handed in: what is the same for all connections."""
+
+    def __init__(self, app: web.Application, path: str) -> None:
+        """`path`: of the route that takes single votes, by POST."""
+        self.gateway: Gateway = app[GATEWAY]
+        self.guard: ConnectionGuard = app[GUARD]
+        self.path = path
+        self._hosts, self._calls = app[HOSTS], app[CALLS]
+        self._route = f"{hdrs.METH_POST} {path}"
+        self._body_bytes_max = self.gateway.config.limits.body_bytes_max
+
+    def admits(self, headers: CIMultiDictProxy[str]) -> bool:
+        """Whether nothing about the head of a request is unusual."""
+        keeper = self.gateway.gatekeeper
+        if headers.get(hdrs.CONTENT_TYPE) != JSON or hdrs.EXPECT in headers:
+            return False
+        if keeper.bounds_rates:  # what is refused in the end is to be counted once
+            return False
+        if keeper.asks_for_keys:
+            try:
+                keeper.admit(presented(headers), "", "vote")
+            except Problem:
+                return False
+            return True
+        return self._hosts.allow(headers.get(hdrs.HOST)) and not is_of_a_page(headers)
+
+    def take(self, raw: bytes) -> tuple[Item, Vote, str] | None:
+        """The item of a new ballot, its vote and transaction id; None where there is anything to say about it."""
+        if len(raw) > self._body_bytes_max:
+            return None
+        try:
+            vote = read_plain_vote(orjson.loads(raw))
+        except orjson.JSONDecodeError:
+            return None
+        if vote is None:
+            return None
+        try:
+            made = ballot_at_once(self.gateway, vote)
+            if made is None or (item := self.gateway.keep_new(made[0])) is None:
+                return None
+            return item, vote, made[1]
+        except Problem:
+            return None
+        except Exception:
+            log.exception("a vote could not be taken where it arrived")
+            return None
+
+    def note(self, began_s: float) -> None:
+        """One vote was answered."""
+        self._calls.note(self._route, time.perf_counter() - began_s)
+
+
+class Straight(RequestHandler):
+    """aiohttp's handler of one connection, but for votes of the usual form."""
+
+    __slots__ = ("_at_hand", "_counter", "rest")
+
+    def __init__(self, counter: Counter, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._counter = counter
+        self._at_hand: _AtHand | None = None
+        self.rest: Rest | None = None  # what is left to do of the request that aiohttp will now begin with
+
+    def data_received(self, data: bytes) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # a request is being served by aiohttp
+            super().data_received(data)
+            return
+        self._waiter = None  # so that nobody is woken before it is clear who serves what came
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = waiter
+        if self._messages and self._at_hand is None and not self._takes():
+            waiter.set_result(None)
+
+    def _takes(self) -> bool:
+        """Take the one request that is there, if it is of the usual form."""
+        counter, (message, payload) = self._counter, self._messages[0]
+        if (
+            len(self._messages) > 1
+            or not isinstance(message, RawRequestMessage)
+            or message.path != counter.path
+            or message.method != hdrs.METH_POST
+            or message.version != HttpVersion11
+            or message.should_close
+            or message.upgrade
+            or message.compression
+            or not payload.is_eof()
+            or self._paused  # the last answer was not read yet
+            or self._close
+        ):
+            return False
+        began_s, headers = time.perf_counter(), message.headers
+        wait_s = waiting_s(headers, counter.gateway)
+        if wait_s <= 0 or not counter.admits(headers):
+            return False
+        raw = payload.read_nowait()
+        taken = counter.take(raw)
+        if taken is None:
+            self._messages[0] = (message, _refilled(raw, self))
+            return False
+        self._messages.clear()
+        self._request_in_progress = True
+        connection = counter.guard.begin_over(self.transport)
+        self._at_hand = _AtHand(self, connection, message, taken, began_s)
+        self._at_hand.due = call_at_end(taken[0], self._at_hand, wait_s)
+        return True
+
+    def end(self, one: "_AtHand") -> None:
+        """Answer, or let aiohttp do so: the end of the ballot at hand is known, or its caller waits no longer."""
+        item, vote, transaction_id = one.taken
+        if item.reason is None and item.durable:
+            self._answer(one, *shown_of(self._counter.gateway, item, vote.election_id, transaction_id))
+        else:
+            self._hand_over(one)
+
+    def _answer(self, one: "_AtHand", document: dict[str, Any], status: int) -> None:
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self.transport is not None:
+            request_id = read_request_id(one.message.headers.get(_REQUEST_ID)) or new_request_id()
+            body = orjson.dumps(document)
+            self.transport.write(
+                f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {JSON}\r\n{REQUEST_ID_HEADER}: {request_id}\r\n"
+                f"Content-Length: {len(body)}\r\n{_dated(int(time.time()))}".encode()
+                + body
+            )
+        self._counter.note(one.began_s)
+        self._counter.guard.end(one.connection)
+        self._let_go()
+        if self._close and self.transport is not None:
+            self.transport.close()
+        elif self._messages:
+            self._go_on()
+
+    def _hand_over(self, one: "_AtHand") -> None:
+        """Let aiohttp serve the rest: somebody is to be asked, or waited for."""
+        gateway, (item, vote, transaction_id) = self._counter.gateway, one.taken
+
+        async def rest(_: web.Request) -> web.StreamResponse:
+            return await told(gateway, item, vote.election_id, transaction_id)
+
+        self._counter.guard.end(one.connection)
+        self._let_go()
+        self.rest = Rest(rest, one.began_s)
+        self._messages.appendleft((one.message, _refilled(b"", self)))
+        self._go_on()
+
+    def _let_go(self) -> None:
+        self._at_hand = None
+        self._request_in_progress = False
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+
+    def _go_on(self) -> None:
+        """Wake aiohttp for what is there; where it serves this connection no more, end it."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _process_keepalive(self) -> None:
+        if self._at_hand is None:
+            super()._process_keepalive()
+        else:  # it is not idle
+            self._keepalive_handle = self._loop.call_later(self._keepalive_timeout, self._process_keepalive)
+
+
+def all_or_rest(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+    """What answers a request: `problems` around its handler, or around what is left to do of it."""
+    connection = request.protocol
+    if not isinstance(connection, Straight) or connection.rest is None:
+        return problems(request, handler)
+    rest, connection.rest = connection.rest, None
+    return problems(request, rest.handle, rest.began_s)
+
+
+class _AtHand:
+    """A vote that waits for its ballot's end."""
+
+    __slots__ = ("_handler", "began_s", "connection", "due", "message", "taken")
+
+    def __init__(
+        self,
+        handler: Straight,
+        connection: Guarded | None,
+        message: Any,
+        taken: tuple[Item, Vote, str],
+        began_s: float,
+    ) -> None:
+        self._handler, self.connection, self.message = handler, connection, message
+        self.taken, self.began_s = taken, began_s
+        self.due: set[Any] = set()
+
+    def one_less(self) -> None:
+        """The ballot's end is known."""
+        self.due.discard(self)
+        self._tell()
+
+    def over(self) -> None:
+        """The caller waits no longer."""
+        self.taken[0].waiters.remove(self)
+        self._tell()
+
+    def _tell(self) -> None:
+        try:
+            self._handler.end(self)
+        except Exception:  # whoever told us of the end has others to tell
+            log.exception("a request failed")
+            self._handler.force_close()
+
+
+def _refilled(raw: bytes, handler: Straight) -> StreamReader:
+    """A body that is there, for whoever reads it next."""
+    payload = StreamReader(handler, 1 << 16, loop=handler._loop)
+    payload.feed_data(raw)
+    payload.feed_eof()
+    return payload
+
+
+@lru_cache(maxsize=2)
+def _dated(now_s: int) -> str:
+    """The rest of an answer's head, which is the same for a second."""
+    moment = time.gmtime(now_s)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.tm_wday]
+    month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")[moment.tm_mon - 1]
+    date = f"{day}, {moment.tm_mday:02d} {month} {moment.tm_year} {time.strftime('%H:%M:%S', moment)} GMT"
+    return f"Date: {date}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
