@@ -44,7 +44,7 @@ ROOMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "store (LevelDB, guard, journal)",
         (
-            "node/leveldb.py", "node/guardfile.py", "node/store", "node/recordfilter.py", "gateway/journal.py",
+            "node/leveldb.py", "node/guardfile.py", "node/store", "node/recordindex.py", "gateway/journal.py",
             "gateway/disk.py", "gateway/durability.py", "thread disk", "thread journal", "thread guard",
         ),
     ),

@@ -16,6 +16,7 @@ from node.chain.receipt import Receipt
 from node.chain.state import State
 from node.consensus.certificate import verify_certificate
 from node.leveldb import DatabaseError, LevelDB
+from node.recordindex import RecordIndex
 from node.store import Store
 
 _FAULTS_MAX = 20
@@ -114,7 +115,7 @@ def _take_ballots(reading: _Reading, block: Block, receipts: tuple[Receipt, ...]
 
 def _check_log(reading: _Reading, head: Header) -> tuple[int, ...]:
     """Compare the election's flat log with the ballots of the blocks; returns the contract's tally."""
-    state = State(reading.store.database, head.state_root)
+    state = State(RecordIndex(reading.store.database), head.state_root)
     election = read_election(state, reading.election)
     if election is None:
         reading.fault(f"there is no election {reading.election}")

@@ -190,5 +190,7 @@ def _compare(stored: LevelDB, anew: LevelDB, verdict: Verdict, advance: Advance)
 
 
 def _shown(key: bytes) -> str:
-    by_height = (keyspace.BLOCK, keyspace.CERTIFICATE, keyspace.RECEIPTS, keyspace.VALIDATORS)
+    by_height = (
+        keyspace.BLOCK, keyspace.CERTIFICATE, keyspace.RECEIPTS, keyspace.VALIDATORS, keyspace.RECENT_IDS,
+    )  # fmt: skip
     return f"height {int.from_bytes(key[1:], 'big')}" if key[:1] in by_height else f"key 0x{key[1:].hex()}"

@@ -18,7 +18,7 @@ from node.consensus.messages import SignedStatement
 from node.consensus.override import Override, OverrideError, override_after, verify_override
 from node.consensus.quorum import proposer, quorum
 from node.pruning import oldest_state
-from node.recordfilter import RecordFilter
+from node.recordindex import RecordIndex
 from node.rpc.ports import Equivocation, Seal
 from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
@@ -50,10 +50,9 @@ class Ledger:
         first = build_genesis(genesis)
         self.domain = Domain(genesis.chain_id, first.block.hash)
         found = self._store.genesis_hash()
-        self._filter = RecordFilter(database, is_new=found is None)
-        self.get = self._filter.get
+        self._index = RecordIndex(database)
+        self.get = self._index.get
         if found is None:
-            self._filter.add(first.writes)
             database.write(block_writes(first, None, validators_changed=True))
         elif found != first.block.hash:
             raise LedgerError(
@@ -113,18 +112,19 @@ class Ledger:
         """The one batch that makes this block final; call `advance` once it is synced."""
         changed = executed.next_validators != self.next_validators
         overridden = self.override is not None
-        return block_writes(executed, certificate, validators_changed=changed, overridden=overridden)
+        writes = block_writes(executed, certificate, validators_changed=changed, overridden=overridden)
+        return self._index.pack(executed.block.number, writes)
 
     def warm(self) -> Iterator[None]:
         """Read what makes later look-ups cheap, a little between any two yields. Nothing needs it to be done."""
-        return self._filter.fill()
+        return self._index.fill()
 
     def advance(self, executed: Executed) -> None:
         """The block's batch is on disk: it is the head now."""
         block = executed.block
         if block.header.parent_hash != self.head.hash:
             raise LedgerError(f"block {block.number} does not follow the head {self.head.number}")
-        self._filter.add(executed.writes)
+        self._index.add(block.number)
         self.head = block.header
         self._choose_next(executed.next_validators)
         self._executed.clear()

@@ -6,6 +6,8 @@ The rules of the ledger write nodes, code, records and the block itself; the res
 TRIE_NODE = b"n"  # ‖ hash → RLP of a node of the state trie or of a contract's storage trie
 CODE = b"k"  # ‖ code hash → code
 RECORD = b"l"  # ‖ a contract's own key → a flat record: logs, their nodes, nullifier and record-id indexes
+RECENT_IDS = b"i"  # ‖ height → the records by id that a block adds, as `node.recordindex` packs them
+ID_RUN = b"s"  # ‖ number of a run (u32) ‖ first key of a page → records by id
 
 BLOCK = b"b"  # ‖ height (u64 big-endian) → block, as `node.chain.stored` packs it
 HEIGHT = b"h"  # ‖ block hash → height

@@ -13,6 +13,7 @@ from node.chain.transaction import decode_transaction
 EMPTY_CODE_HASH = keccak256(b"")
 _WORD_MAX = (1 << 256) - 1
 _ABSENT: Any = object()  # what the journal notes for a key that was not there
+_ADDED: Any = object()  # and for many of them
 
 
 class Reader(Protocol):
@@ -168,6 +169,11 @@ class State:
         """Write a flat record. Records are written or replaced, never deleted."""
         self._set(self._records, key, value)
 
+    def add_records(self, records: dict[bytes, bytes]) -> None:
+        """Write flat records at keys that have none yet: one entry in the journal for all of them."""
+        self._records |= records
+        self._journal.append((self._records, records, _ADDED))
+
     # Final blocks, whose transactions hold what is too large to repeat
 
     def calldata(self, height: int, position: int) -> bytes:
@@ -205,6 +211,9 @@ class State:
             changes, key, old = journal.pop()
             if old is _ABSENT:
                 del changes[key]
+            elif old is _ADDED:
+                for each in key:
+                    del changes[each]
             else:
                 changes[key] = old
 

@@ -161,8 +161,8 @@ class ProofMethods:
         pace = Pace()
         found: list[str | None] = []
         for id_ in ids:
-            entry = flatlog.entry(log.state, log.number, id_, log.size)
-            found.append(None if entry is None else quantity(entry[0]))
+            index = flatlog.index_of(log.state, log.number, id_, log.size)
+            found.append(None if index is None else quantity(index))
             await pace.breathe()
         return found
 
@@ -199,9 +199,7 @@ class ProofMethods:
             root = state.storage(ANCHORS, anchors.ROOT_SLOT).to_bytes(32, "big")
 
             def anchor(index: int) -> tuple[int, bytes]:
-                found = anchors.anchor_of(state, flatlog.id_at(state, flatlog.ANCHORS_LOG, index))
-                assert found is not None, "an id of the log has no entry"
-                _, batch_id, merkle_root, count, algorithm, number = found
+                _, batch_id, merkle_root, count, algorithm, number = anchors.anchor_at(state, index)
                 return number, anchors.leaf(domain, batch_id, merkle_root, count, algorithm.encode())
 
             size = state.storage(ANCHORS, anchors.SIZE_SLOT)
@@ -211,9 +209,7 @@ class ProofMethods:
             raise RpcError(SERVER_ERROR, f"there is no election {name.election} after block {header.number}")
 
         def ballot(index: int) -> tuple[int, bytes]:
-            found = ballots.ballot_by_nullifier(state, election, flatlog.id_at(state, election.number, index))
-            assert found is not None, "an id of the log has no entry"
-            _, nullifier, record_id, kind, content, number = found
+            _, nullifier, record_id, kind, content, number = ballots.ballot_at(state, election, index)
             packed = ballots.pack_record(nullifier, record_id, kind, content)
             return number, ballots.leaf(domain, election.id, packed)
 

@@ -58,7 +58,7 @@ class Model:
             == (self.nonces.get(address, 0), self.balances.get(address, 0), self.codes.get(address, b""))
             and all(state.storage(address, slot) == self.storage.get((address, slot), 0) for slot in SLOTS)
             for address in PEOPLE + CONTRACTS
-        ) and all(state.record(key) == self.records.get(key) for key in (b"a", b"b"))
+        ) and all(state.record(key) == self.records.get(key) for key in (b"a", b"b", b"c"))
 
 
 addresses = st.sampled_from(PEOPLE + CONTRACTS)
@@ -67,6 +67,7 @@ steps = st.one_of(
     st.tuples(st.just("balance"), addresses, st.sampled_from([0, 1, 10**18, (1 << 256) - 1])),
     st.tuples(st.just("slot"), st.sampled_from(CONTRACTS), st.sampled_from(SLOTS), st.sampled_from([0, 1, 1 << 255])),
     st.tuples(st.just("record"), st.sampled_from([b"a", b"b"]), st.binary(max_size=3)),
+    st.tuples(st.just("records"), st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), st.binary(max_size=3))),
     st.tuples(st.just("snapshot")),
     st.tuples(st.just("revert"), st.integers(0, 5)),
 )
@@ -89,6 +90,10 @@ def apply(state: State, model: Model, block: list[Any]) -> Model:
             case ("record", key, value):
                 state.set_record(key, value)
                 model.records[key] = value
+            case ("records", records):
+                new = {key: value for key, value in records.items() if state.record(key) is None}
+                state.add_records(new)
+                model.records |= new
             case ("snapshot",):
                 marks.append((state.snapshot(), copy.deepcopy(model)))
             case ("revert", at) if at < len(marks):

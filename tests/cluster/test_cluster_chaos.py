@@ -84,11 +84,10 @@ def test_what_is_wrong_on_a_disk_is_told(tmp_path: Path) -> None:
     chain.grow(sealers=1)
     locked = read_disk("validator-1", chain.folder, chain.genesis, ELECTION)
     assert "another process uses" in locked.faults[0]
-    # An entry of the flat log that says another option than the block; the block's place by its hash, gone.
-    (key,) = [key for key, _ in chain.database.scan(b"l", b"m") if key.endswith(b"n" + number(1))]
-    entry = chain.database.get(key)
-    assert entry is not None
-    chain.database.write({key: entry[:-1] + b"\x01", b"h" + chain.ledger.head.hash: number(1)[-8:]})
+    # An entry of the flat log that says another place in the block; the block's place by its hash, gone.
+    ((key, page),) = [pair for pair in chain.database.scan(b"l", b"m") if pair[1].startswith(number(1) + number(11))]
+    assert page[75] != 1
+    chain.database.write({key: page[:75] + b"\x01" + page[76:], b"h" + chain.ledger.head.hash: number(1)[-8:]})
     chain.database.close()
     faults = "\n".join(read_disk("validator-1", chain.folder, chain.genesis, ELECTION).faults)
     assert "ballot 0 is not in the log as in block 2" in faults

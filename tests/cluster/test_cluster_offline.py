@@ -117,9 +117,16 @@ def _another_sender(database: LevelDB) -> dict[bytes, bytes]:
 def _another_record(database: LevelDB) -> dict[bytes, bytes]:
     """A ballot in the flat log is not the one that was cast."""
     for key, value in database.scan(keyspace.RECORD, bytes((keyspace.RECORD[0] + 1,))):
-        if key.endswith(number(2)):
+        if number(2) + number(12) in value:
             return {key: value[:-1] + b"\x01"}
     raise AssertionError("the ballot is not in the log")
+
+
+def _another_id(database: LevelDB) -> dict[bytes, bytes]:
+    """A nullifier in the index is not the one that was used."""
+    value = database.get(_at(keyspace.RECENT_IDS, 3)) or b""
+    assert number(2) in value
+    return {_at(keyspace.RECENT_IDS, 3): value.replace(number(2), number(4))}
 
 
 def _more_than_the_blocks_make(_database: LevelDB) -> dict[bytes, bytes]:
@@ -137,6 +144,7 @@ def _a_lower_head(_database: LevelDB) -> dict[bytes, bytes]:
         (_another_ballot, "block 3:"),
         (_another_sender, "blocks: height 3 is not what the blocks make"),
         (_another_record, "records: key 0x"),
+        (_another_id, "recent_ids: height 3 is not what the blocks make"),
         (_more_than_the_blocks_make, "is stored, and no block makes it"),
         (_a_lower_head, "is stored, and no block makes it"),
     ],

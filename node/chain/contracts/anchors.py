@@ -5,8 +5,8 @@ Storage, in Solidity's layout (both written once a block):
     slot 0  uint256 size of the log
     slot 1  bytes32 root of the log
 
-The anchors themselves are flat records (see `flatlog`), by batch id. Body: Merkle root (32) ‖ leaf count (8) ‖
-algorithm.
+The anchors themselves are entries of the log (see `flatlog`), by batch id. Body: block number (6) ‖ Merkle root (32) ‖
+leaf count (8) ‖ length of the algorithm (1) ‖ algorithm, filled up with zeros (64).
 """
 
 from hashlib import sha256
@@ -31,6 +31,7 @@ _ANCHOR_GAS = 40_000
 _VIEW_GAS = 5_000
 _ITEM_GAS = 2_000
 _ARGUMENTS = 4
+_ENTRY_BYTES = 32 + 6 + 32 + 8 + 1 + ALGORITHM_BYTES_MAX
 
 ABI = load_abi("Anchors")
 _TOPIC = ABI.events["Anchored"].id
@@ -65,11 +66,15 @@ def end_block(block: BlockContext) -> None:
 
 def anchor_of(state: State, batch_id: bytes) -> Anchor | None:
     """The anchor of a batch at this state's height."""
-    found = flatlog.entry(state, ANCHORS_LOG, batch_id, state.storage(ANCHORS, SIZE_SLOT))
-    if found is None:
-        return None
-    index, number, body = found
-    return index, batch_id, body[:32], int.from_bytes(body[32:40], "big"), body[40:].decode(), number
+    index = flatlog.index_of(state, ANCHORS_LOG, batch_id, state.storage(ANCHORS, SIZE_SLOT))
+    return None if index is None else anchor_at(state, index)
+
+
+def anchor_at(state: State, index: int) -> Anchor:
+    """The anchor at an index below the log's size. Raises LedgerError when it is missing."""
+    entry = flatlog.entry_at(state, ANCHORS_LOG, index, _ENTRY_BYTES)
+    number, leaf_count = int.from_bytes(entry[32:38], "big"), int.from_bytes(entry[70:78], "big")
+    return index, entry[:32], entry[38:70], leaf_count, entry[79 : 79 + entry[78]].decode(), number
 
 
 def _anchor(call: Call) -> bytes:
@@ -87,20 +92,20 @@ def _anchor(call: Call) -> bytes:
     if len(algorithm) > ALGORITHM_BYTES_MAX or not algorithm.isascii():
         raise ABI.revert("InvalidAnchor", f"algorithm is ASCII of at most {ALGORITHM_BYTES_MAX} bytes")
     index = state.storage(ANCHORS, SIZE_SLOT)
-    standing = flatlog.entry(state, ANCHORS_LOG, batch_id, index)
+    appended = block.appended.get(ANCHORS_LOG) or Appended(index)
+    standing = flatlog.index_of(state, ANCHORS_LOG, batch_id, index)
     if standing is not None:
-        raise ABI.revert("AnchorExists", batch_id, standing[2][:32])
-    count = leaf_count.to_bytes(8, "big")
-    place = index.to_bytes(6, "big") + block.number.to_bytes(6, "big")
-    state.set_record(flatlog.id_prefix(ANCHORS_LOG) + batch_id, place + merkle_root + count + algorithm)
+        here = standing - appended.first_index
+        entry = appended.entries[here] if here >= 0 else flatlog.entry_at(state, ANCHORS_LOG, standing, _ENTRY_BYTES)
+        raise ABI.revert("AnchorExists", batch_id, entry[38:70])
+    state.set_record(flatlog.id_prefix(ANCHORS_LOG) + batch_id, index.to_bytes(flatlog.INDEX_BYTES, "big"))
     state.set_storage(ANCHORS, SIZE_SLOT, index + 1)
     words = merkle_root + leaf_count.to_bytes(32, "big") + (96).to_bytes(32, "big") + len(algorithm).to_bytes(32, "big")
     padded = algorithm.ljust((len(algorithm) + 31) // 32 * 32, b"\0")
     call.event_logs.append(EventLog(ANCHORS, (_TOPIC, batch_id, index.to_bytes(32, "big")), words + padded))
-    appended = block.appended.get(ANCHORS_LOG)
-    if appended is None:
-        appended = block.appended[ANCHORS_LOG] = Appended(index)
-    appended.ids.append(batch_id)
+    block.appended[ANCHORS_LOG] = appended
+    body = block.number.to_bytes(6, "big") + merkle_root + leaf_count.to_bytes(8, "big") + bytes((len(algorithm),))
+    appended.entries.append(batch_id + body + algorithm.ljust(ALGORITHM_BYTES_MAX, b"\0"))
     record = leaf(block.domain, batch_id, merkle_root, leaf_count, algorithm)
     appended.leaf_hashes.append(sha256(b"\0" + record).digest())
     return b""
@@ -118,7 +123,7 @@ def _anchors(call: Call, first: int, count: int) -> tuple[object, ...]:
     page = []
     for index in range(first, end):
         call.charge(_ITEM_GAS)
-        page.append(anchor_of(state, flatlog.id_at(state, ANCHORS_LOG, index)))
+        page.append(anchor_at(state, index))
     return (page,)
 
 

@@ -1,9 +1,9 @@
 """Ballots of the Elections contract: casting one or a packed batch, the tally, and the views of what was cast.
 
 A packed record is nullifier (32) ‖ record id (32) ‖ kind (1) ‖ length of the content (u32 big-endian) ‖ content. The
-same bytes end the ballot's leaf in the election's log. Entries are flat records (see `flatlog`) by nullifier; body:
-record id (32) ‖ position of the transaction in the block (u24) ‖ where the packed record begins in its calldata (u24),
-0 for `cast`. So the content is stored once, in the block; what is written for each ballot at a random key is short.
+same bytes end the ballot's leaf in the election's log. Entries of the log (see `flatlog`) have the nullifier for an id;
+body: record id (32) ‖ block number (6) ‖ position of the transaction in the block (u24) ‖ where the packed record
+begins in its calldata (u24), 0 for `cast`. So the content is stored once, in the block.
 
 Nothing here uses an ABI library for a ballot: this is the hottest path of the ledger.
 """
@@ -58,6 +58,7 @@ _VIEW_GAS = 5_000
 _ITEM_GAS = 2_000
 _BATCH_ARGUMENTS = 2
 _CAST_ARGUMENTS = 5
+_ENTRY_BYTES = 32 + 32 + INDEX_BYTES + 3 + 3
 _TOPIC = ABI.events["BallotsCast"].id
 
 Ballot = tuple[int, bytes, bytes, int, bytes, int]  # as the ABI's struct
@@ -127,12 +128,17 @@ def read_tally(state: State, election: Election) -> Tally:
 
 def ballot_by_nullifier(state: State, election: Election, nullifier: bytes) -> Ballot | None:
     """The ballot under a nullifier, at this state's height."""
-    found = flatlog.entry(state, election.number, nullifier, state.storage(ELECTIONS, election.base + LOG_SIZE))
-    if found is None:
-        return None
-    index, number, body = found
-    record = _packed_record(state, number, int.from_bytes(body[32:35], "big"), int.from_bytes(body[35:38], "big"))
-    return index, nullifier, body[:32], record[64], record[RECORD_HEAD_BYTES:], number
+    size = state.storage(ELECTIONS, election.base + LOG_SIZE)
+    index = flatlog.index_of(state, election.number, nullifier, size)
+    return None if index is None else ballot_at(state, election, index)
+
+
+def ballot_at(state: State, election: Election, index: int) -> Ballot:
+    """The ballot at an index below the log's size. Raises LedgerError when it is missing."""
+    entry = flatlog.entry_at(state, election.number, index, _ENTRY_BYTES)
+    number = int.from_bytes(entry[64:70], "big")
+    record = _packed_record(state, number, int.from_bytes(entry[70:73], "big"), int.from_bytes(entry[73:76], "big"))
+    return index, entry[:32], entry[32:64], record[64], record[RECORD_HEAD_BYTES:], number
 
 
 def _packed_record(state: State, height: int, position: int, begin: int) -> bytes:
@@ -158,8 +164,9 @@ def ballot_by_record_id(state: State, election: Election, record_id: bytes) -> B
     stored = state.record(flatlog.record_id_prefix(election.number) + record_id)
     if stored is None:
         return None
-    nullifier = flatlog.id_at(state, election.number, int.from_bytes(stored, "big"))
-    return ballot_by_nullifier(state, election, nullifier)
+    index = int.from_bytes(stored, "big")
+    size = state.storage(ELECTIONS, election.base + LOG_SIZE)
+    return ballot_at(state, election, index) if index < size else None
 
 
 def end_block(block: BlockContext) -> None:
@@ -189,7 +196,7 @@ class _Box:
         self._leaf_prefix = b"\0" + leaf_prefix(call.block.domain, election.id)
         self._number = call.block.number.to_bytes(INDEX_BYTES, "big")
         self._first = state.storage(ELECTIONS, election.base + LOG_SIZE)
-        self._nullifiers: list[bytes] = []
+        self._entries: list[bytes] = []  # of the log
         self._leaf_hashes: list[bytes] = []
         self._choices: list[int] = []  # the option of each open ballot, -1 for a sealed one
         self.standing = 0  # index of the ballot because of which the last record was not accepted
@@ -201,13 +208,12 @@ class _Box:
 
         One loop with everything at hand, since calls and attributes would cost as much as the work.
         """
-        record, set_record, by_nullifier, by_record_id = (
-            self._state.record, self._state.set_record, self._by_nullifier, self._by_record_id
-        )  # fmt: skip
-        is_before, options, number, leaf_prefix = self._is_before, self._options, self._number, self._leaf_prefix
-        nullifiers, leaf_hashes, choices = self._nullifiers, self._leaf_hashes, self._choices
-        index = self._first + len(nullifiers)
-        position = self._call.block.position.to_bytes(3, "big")
+        record, by_nullifier, by_record_id = self._state.record, self._by_nullifier, self._by_record_id
+        new: dict[bytes, bytes] = {}  # where ids of this call's ballots stand in the log
+        is_before, options, leaf_prefix = self._is_before, self._options, self._leaf_prefix
+        entries, leaf_hashes, choices = self._entries, self._leaf_hashes, self._choices
+        index = self._first + len(entries)
+        place = self._number + self._call.block.position.to_bytes(3, "big")
         outcomes = bytearray()
         for begin, end in places:
             middle = begin + 32
@@ -225,47 +231,52 @@ class _Box:
             elif kind != KIND_SEALED or not self._sealed_allowed or not 0 < end - content <= CONTENT_BYTES_MAX:
                 outcomes.append(5)
                 continue
-            nullifier = data[begin:middle]
-            key = by_nullifier + nullifier
+            key = by_nullifier + data[begin:middle]
             record_key = by_record_id + data[middle : begin + 64]
-            stored = record(key)
+            stored = new.get(key) or record(key)
             if stored is not None and is_before(stored, index):
                 # Equal in all but the record id: then a record with the standing one's has the leaf that stands.
-                again = leaf_prefix + nullifier + stored[12:44] + data[begin + 64 : end]
-                outcomes.append(1 if sha256(again).digest() == self._standing_leaf() else 2)
+                standing, leaf_hash = self._standing_entry()
+                again = leaf_prefix + standing[:64] + data[begin + 64 : end]
+                outcomes.append(1 if sha256(again).digest() == leaf_hash else 2)
                 continue
-            stored = record(record_key)
+            stored = new.get(record_key) or record(record_key)
             if stored is not None and is_before(stored, index):
                 outcomes.append(3)
                 continue
-            place = index.to_bytes(INDEX_BYTES, "big")
+            packed_index = index.to_bytes(INDEX_BYTES, "big")
+            new[key] = new[record_key] = packed_index
             where = b"\0\0\0" if offset is None else (offset + begin).to_bytes(3, "big")
-            set_record(key, place + number + data[middle : begin + 64] + position + where)
-            set_record(record_key, place)
-            nullifiers.append(nullifier)
+            entries.append(data[begin : begin + 64] + place + where)
             leaf_hashes.append(sha256(leaf_prefix + data[begin:end]).digest())
             choices.append(choice)
             outcomes.append(0)
             index += 1
+        self._state.add_records(new)
         return bytes(outcomes)
 
     def _is_before(self, stored: bytes, index: int) -> bool:
-        """Whether a stored record belongs to a ballot of this log; in calls on past states it may be a later one's."""
-        self.standing = int.from_bytes(stored[:INDEX_BYTES], "big")
+        """Whether a stored index belongs to a ballot of this log; in calls on past states it may be a later one's."""
+        self.standing = int.from_bytes(stored, "big")
         return self.standing < index
 
-    def _standing_leaf(self) -> bytes:
-        """The leaf hash of the ballot at `standing`: of this call, of an earlier one in this block, or stored."""
-        if self.standing >= self._first:
-            return self._leaf_hashes[self.standing - self._first]
-        appended = self._call.block.appended.get(self._election.number)
-        if appended is not None and self.standing >= appended.first_index:
-            return appended.leaf_hashes[self.standing - appended.first_index]
-        return flatlog.node_reader(self._state, self._election.number)(0, self.standing)
+    def _standing_entry(self) -> tuple[bytes, bytes]:
+        """Entry and leaf hash of the ballot at `standing`: of this call, of an earlier one in this block, or stored."""
+        index, log = self.standing, self._election.number
+        if index >= self._first:
+            return self._entries[index - self._first], self._leaf_hashes[index - self._first]
+        appended = self._call.block.appended.get(log)
+        if appended is not None and index >= appended.first_index:
+            here = index - appended.first_index
+            return appended.entries[here], appended.leaf_hashes[here]
+        return (
+            flatlog.entry_at(self._state, log, index, _ENTRY_BYTES),
+            flatlog.node_reader(self._state, log)(0, index),
+        )
 
     def empty(self, outcomes: bytes) -> None:
         """Count what was accepted, hand it to the block and emit the event. Nothing may fail after this."""
-        state, base, count = self._state, self._election.base, len(self._nullifiers)
+        state, base, count = self._state, self._election.base, len(self._entries)
         if count:
             state.set_storage(ELECTIONS, base + LOG_SIZE, self._first + count)
             first_count = data_slot(base + COUNTS)
@@ -275,7 +286,7 @@ class _Box:
             number, appended = self._election.number, self._call.block.appended
             if number not in appended:
                 appended[number] = Appended(self._first)
-            appended[number].ids += self._nullifiers
+            appended[number].entries += self._entries
             appended[number].leaf_hashes += self._leaf_hashes
         words = b"".join(word.to_bytes(32, "big") for word in (self._first, count, 96, len(outcomes)))
         padded = outcomes.ljust((len(outcomes) + 31) // 32 * 32, b"\0")
@@ -360,8 +371,7 @@ def _ballots(call: Call, id_: int, first: int, count: int) -> tuple[object, ...]
     bytes_count = 0
     for index in range(first, min(size, first + min(count, PAGE_MAX))):
         call.charge(_ITEM_GAS)
-        ballot = ballot_by_nullifier(state, election, flatlog.id_at(state, election.number, index))
-        assert ballot is not None, "an id of the log has no entry"
+        ballot = ballot_at(state, election, index)
         bytes_count += len(ballot[4])
         if page and bytes_count > PAGE_BYTES_MAX:
             break

@@ -21,10 +21,10 @@ class OutOfGas(Exception):
 
 @dataclass(slots=True)
 class Appended:
-    """Entries that a block appends to one log: the index of the first, and each one's id (32 bytes) and leaf hash."""
+    """Entries that a block appends to one log: the index of the first, and each one (id first) and its leaf hash."""
 
     first_index: int
-    ids: list[bytes] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)
     leaf_hashes: list[bytes] = field(default_factory=list)
 
 

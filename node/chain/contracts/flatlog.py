@@ -3,15 +3,17 @@
 A log has a number: 0 for the anchors, n + 1 for the n-th election that was created. Keys, behind the number as a
 u32 (all integers are big-endian):
 
-    "n" ‖ id (32)                     → index (6) ‖ block number (6) ‖ the contract's own body
+    "n" ‖ id (32)                     → index (6)
     "r" ‖ record id (32)              → index (6); elections only
-    "i" ‖ page (8)                    → ids of entries page × 64 and on, up to 64
+    "e" ‖ page (8)                    → entries page × 64 and on, up to 64: id (32) ‖ the contract's own body
     "t" ‖ level (1) ‖ tile (8)        → hashes of the complete subtrees over 64^level leaves from tile × 64 on, up to 64
     "f"                               → the frontier of the head's log
 
 Entries are only ever added, so what was true at a past height is found by the log's size then, which the contract's
-storage holds: an index at or above it did not exist. Pages and tiles (as in Certificate Transparency's tiled logs)
-make a ballot cost two records, where a record for each node and each position would make five.
+storage holds: an index at or above it did not exist. What has a random key is short and of one length, since a
+database has to sort it; the rest lies in the order in which it came. Pages and tiles (as in Certificate
+Transparency's tiled logs) make a ballot cost two records, where a record for each node and each position would make
+five.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,6 @@ PAGE_ENTRIES = 64
 TILE_LEVELS = 6  # 2^6 = PAGE_ENTRIES
 HASH_BYTES = 32
 INDEX_BYTES = 6
-BODY_OFFSET = 2 * INDEX_BYTES
 
 
 def id_prefix(log: int) -> bytes:
@@ -40,25 +41,26 @@ def record_id_prefix(log: int) -> bytes:
     return log.to_bytes(4, "big") + b"r"
 
 
-def entry(state: State, log: int, id_: bytes, size: int) -> tuple[int, int, bytes] | None:
-    """Index, block number and body of the entry with this id among the first `size`; None when it is not there."""
+def index_of(state: State, log: int, id_: bytes, size: int) -> int | None:
+    """Where the entry with this id stands among the first `size`; None when it is not there."""
     value = state.record(id_prefix(log) + id_)
     if value is None:
         return None
-    index = int.from_bytes(value[:INDEX_BYTES], "big")
-    if index >= size:
-        return None
-    return index, int.from_bytes(value[INDEX_BYTES:BODY_OFFSET], "big"), value[BODY_OFFSET:]
+    index = int.from_bytes(value, "big")
+    return index if index < size else None
 
 
-def id_at(state: State, log: int, index: int) -> bytes:
-    """The id of the entry at an index below the log's size in a final block. Raises LedgerError when it is missing."""
+def entry_at(state: State, log: int, index: int, entry_bytes: int) -> bytes:
+    """The entry at an index below the log's size in a final block, id first. Raises LedgerError when it is missing.
+
+    `entry_bytes`: how long each entry of this log is.
+    """
     page, offset = divmod(index, PAGE_ENTRIES)
-    ids = state.record(_page_key(log, page)) or b""
-    id_ = ids[offset * HASH_BYTES : (offset + 1) * HASH_BYTES]
-    if len(id_) != HASH_BYTES:
-        raise LedgerError(f"log {log} has no id stored at index {index}")
-    return id_
+    entries = state.record(_page_key(log, page)) or b""
+    entry = entries[offset * entry_bytes : (offset + 1) * entry_bytes]
+    if len(entry) != entry_bytes:
+        raise LedgerError(f"log {log} has no entry stored at index {index}")
+    return entry
 
 
 def node_reader(state: State, log: int) -> Callable[[int, int], bytes]:
@@ -90,7 +92,7 @@ def append(state: State, log: int, appended: Appended) -> bytes:
     if frontier.size != first:
         raise LedgerError(f"log {log} is stored up to {frontier.size}, and the state says {first}: not the head")
     completed = frontier.extend(appended.leaf_hashes)
-    _extend_rows(state, lambda page: _page_key(log, page), first, appended.ids)
+    _extend_rows(state, lambda page: _page_key(log, page), first, appended.entries)
     _extend_rows(state, lambda tile: _tile_key(log, 0, tile), first, appended.leaf_hashes)
     by_level: dict[int, tuple[int, list[bytes]]] = {}
     for level, index, digest in completed:
@@ -102,21 +104,22 @@ def append(state: State, log: int, appended: Appended) -> bytes:
     return frontier.root()
 
 
-def _extend_rows(state: State, key: Callable[[int], bytes], first: int, hashes: list[bytes]) -> None:
-    """Append hashes to rows of PAGE_ENTRIES; the first goes to position `first` of the whole sequence."""
+def _extend_rows(state: State, key: Callable[[int], bytes], first: int, items: list[bytes]) -> None:
+    """Append items of one length to rows of PAGE_ENTRIES; the first goes to position `first` of the whole sequence."""
     row, offset = divmod(first, PAGE_ENTRIES)
     begin = 0
-    while begin < len(hashes):
+    while begin < len(items):
         end = begin + PAGE_ENTRIES - offset
         before = state.record(key(row)) if offset else b""
-        if before is None or len(before) < offset * HASH_BYTES:
-            raise LedgerError(f"a row of a log has fewer than its {offset} hashes")
-        state.set_record(key(row), before[: offset * HASH_BYTES] + b"".join(hashes[begin:end]))
+        size = offset * len(items[0])
+        if before is None or len(before) < size:
+            raise LedgerError(f"a row of a log has fewer than its {offset} items")
+        state.set_record(key(row), before[:size] + b"".join(items[begin:end]))
         begin, row, offset = end, row + 1, 0
 
 
 def _page_key(log: int, page: int) -> bytes:
-    return log.to_bytes(4, "big") + b"i" + page.to_bytes(8, "big")
+    return log.to_bytes(4, "big") + b"e" + page.to_bytes(8, "big")
 
 
 def _tile_key(log: int, tile_level: int, tile: int) -> bytes:
