@@ -148,15 +148,17 @@ class Mempool:
         if transaction.hash in self._by_hash:
             raise InvalidTransaction("already known")
         check_static(transaction, chain_id=self._chain_id, gas_max=self._gas_max)
-        address = transaction.sender
+        address, nonce = transaction.sender, transaction.nonce
         check_sender(state, address)
         next_nonce = state.nonce(address)
-        if transaction.nonce < next_nonce:
-            raise InvalidTransaction("nonce too low", f"next nonce {next_nonce}, tx nonce {transaction.nonce}")
-        self._advance(address, next_nonce)
+        if nonce < next_nonce:
+            raise InvalidTransaction("nonce too low", f"next nonce {next_nonce}, tx nonce {nonce}")
         sender = self._senders.get(address)
-        old = sender.queue.get(transaction.nonce) if sender else None
-        tip = transaction.effective_tip(0)
+        if sender is not None and sender.nonce < next_nonce:
+            self._advance(address, next_nonce)
+            sender = self._senders.get(address)
+        old = sender.queue.get(nonce) if sender else None
+        tip = transaction.effective_tip(0) if transaction.max_priority_fee_per_gas else 0
         if old is not None and tip <= old.tip:
             raise InvalidTransaction("replacement transaction underpriced", f"tip {tip}, needs more than {old.tip}")
         cost = cost_max(transaction)
@@ -170,10 +172,11 @@ class Mempool:
         if sender is None:
             sender = self._senders[address] = _Sender(next_nonce)
         if old is not None:
-            self._forget(sender.take(transaction.nonce))
+            self._forget(sender.take(nonce))
         self._moments += 1
         sender.put(_Entry(transaction, self._moments, tip, cost))
-        self._file(address, sender)
+        if sender.ready_end > sender.nonce:
+            self._ready[address] = sender
         self._by_hash[transaction.hash] = transaction
         self.bytes_count += len(transaction.raw)
 
