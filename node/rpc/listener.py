@@ -120,8 +120,8 @@ class Listener:
         REQUEST_ID.set(read_request_id(request.headers.get(REQUEST_ID_HEADER)))
         connection = self._guard.begin(request)
         try:
-            if not self._hosts.allow(request.headers.get("Host")):
-                shown = request.headers["Host"][:200]
+            if not self._hosts.allow(request.headers.get(hdrs.HOST)):
+                shown = request.headers[hdrs.HOST][:200]
                 return refusal(403, f"invalid host specified: the setting 'hosts' of [rpc] does not list {shown!r}")
             if self._secret is not None:
                 try:
@@ -136,11 +136,13 @@ class Listener:
 
     async def _post(self, request: web.Request) -> web.Response:
         # A page in a browser cannot send this type unasked (CORS). Almost everybody writes it without parameters.
-        if request.headers.get("Content-Type") != JSON and request.content_type != JSON:
+        if request.headers.get(hdrs.CONTENT_TYPE) != JSON and request.content_type != JSON:
             return refusal(415, f"invalid content type {request.content_type}: only {JSON} is supported")
         try:
-            if request.content.is_eof():  # it came with its head, as small ones do, and needs no timer
-                body = await request.read()
+            if request.content.is_eof():  # it came with its head, as small ones do, and needs neither timer nor loop
+                body = request.content.read_nowait()
+                if len(body) > self._limits.body_bytes_max:
+                    raise web.HTTPRequestEntityTooLarge(self._limits.body_bytes_max, len(body))
             else:
                 async with asyncio.timeout(self._guard.left_s(request)):
                     body = await request.read()
