@@ -209,6 +209,25 @@ def test_malformed_access_lists_are_refused(access_list: Any) -> None:
         decode_transaction(b"\x02" + rlp.encode(fields))
 
 
+@pytest.mark.parametrize("item", [[], [b"\x01"], [b""]])
+@pytest.mark.parametrize(("kind", "at"), [(kind, at) for kind in (0, 1, 2) for at in range((9, 11, 12)[kind])])
+def test_a_list_is_taken_for_no_other_field(kind: int, at: int, item: Any) -> None:
+    """An empty list is as false as the empty string, which is zero."""
+    number, address = b"\x01", bytes(20)
+    fields: list[Any] = [
+        [number, number, number, address, b"", b"", b"\x25", number, number],
+        [number, number, number, number, address, b"", b"", [], b"", number, number],
+        [number, number, b"", b"", number, address, b"", b"", [], b"", number, number],
+    ][kind]
+    prefix = bytes((kind,)) if kind else b""
+    decode_transaction(prefix + rlp.encode(fields))
+    if fields[at] == [] == item:
+        return
+    fields[at] = item
+    with pytest.raises(InvalidTransaction, match="rlp"):
+        decode_transaction(prefix + rlp.encode(fields))
+
+
 @pytest.mark.parametrize("entry", [(bytes(20), ()), (bytes(20), (bytes(32),) * 100)])
 def test_an_access_list_may_fill_the_transaction(entry: tuple[bytes, tuple[bytes, ...]]) -> None:
     count = (TRANSACTION_BYTES_MAX - 200) // len(rlp.encode([entry[0], list(entry[1])]))
