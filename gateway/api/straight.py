@@ -132,6 +132,7 @@ class Straight(RequestHandler):
             or message.upgrade
             or message.compression
             or not payload.is_eof()
+            or payload.exception() is not None
             or self._paused  # the last answer was not read yet
             or self._close
         ):
@@ -246,6 +247,7 @@ class _AtHand:
 
     def over(self) -> None:
         """The caller waits no longer."""
+        self.due = set()  # else they held each other
         self.taken[0].waiters.remove(self)
         self._tell()
 
