@@ -138,19 +138,21 @@ def test_filling_gives_way() -> None:
     assert sum(1 for _ in RecordIndex(database, run_keys=1_000).fill()) > 10
 
 
-def test_ids_that_hash_to_one_place_are_told_apart() -> None:
-    """Pages are searched for the whole key, also where it could begin inside another entry."""
+def test_a_key_that_two_neighbours_spell_together_is_not_there() -> None:
     database = CountingDatabase()
     index = RecordIndex(database, run_keys=1)
-    ids = [bytes(32), b"\1" + bytes(31), bytes(31) + b"\1", b"\xff" * 32]
-    writes = {keyspace.RECORD + flatlog.id_prefix(0) + id_: bytes(6) for id_ in ids}
+    head = flatlog.id_prefix(0)
+    left, right = bytes(10) + head + bytes(17), b"\1" * 32
+    writes = {keyspace.RECORD + head + id_: b"\2" * 6 for id_ in (left, right)}
     store(index, database, 1, writes)
     store(index, database, 2, {})
-    index = RecordIndex(database, run_keys=1)  # whose filter is empty: every run is searched
-    for id_ in ids:
-        assert index.get(keyspace.RECORD + flatlog.id_prefix(0) + id_) == bytes(6)
-    for other in (b"\2" * 32, bytes(30) + b"\1\0", b"\xff" * 31 + b"\xfe"):
-        assert index.get(keyspace.RECORD + flatlog.id_prefix(0) + other) is None
+    index = RecordIndex(database, run_keys=1)  # whose filters are empty: every run is searched
+    (page,) = [value for key, value in database.values.items() if key[:1] == keyspace.ID_RUN]
+    spelled = page[len(head) + 10 :][: KEY_BYTES - 1]
+    assert spelled.startswith(head)
+    assert page.find(spelled) > 0
+    assert index.get(keyspace.RECORD + spelled) is None
+    assert [index.get(key) for key in writes] == [b"\2" * 6] * 2
 
 
 def test_misuse_is_refused() -> None:
