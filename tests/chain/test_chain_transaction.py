@@ -214,11 +214,12 @@ def test_malformed_access_lists_are_refused(access_list: Any) -> None:
 def test_a_list_is_taken_for_no_other_field(kind: int, at: int, item: Any) -> None:
     """An empty list is as false as the empty string, which is zero."""
     number, address = b"\x01", bytes(20)
-    fields: list[Any] = [
+    kinds: list[list[Any]] = [
         [number, number, number, address, b"", b"", b"\x25", number, number],
         [number, number, number, number, address, b"", b"", [], b"", number, number],
         [number, number, b"", b"", number, address, b"", b"", [], b"", number, number],
-    ][kind]
+    ]
+    fields = kinds[kind]
     prefix = bytes((kind,)) if kind else b""
     decode_transaction(prefix + rlp.encode(fields))
     if fields[at] == [] == item:
