@@ -94,12 +94,12 @@ class HttpServer:
         server = self._runner.server
         if server is None:
             raise RuntimeError("the runner has no server")
-        for path, around in ((ANCHOR, problems), (SUBMIT, all_or_rest)):
-            server.request_handler = shortcut(self._app, hdrs.METH_POST, path, server.request_handler, around)
+        for path in (ANCHOR, SUBMIT):
+            server.request_handler = shortcut(self._app, hdrs.METH_POST, path, server.request_handler, all_or_rest)
         await self._guard.start()
         loop = asyncio.get_running_loop()
 
-        counter = Counter(self._app, SUBMIT)
+        counter = Counter(self._app, SUBMIT, ANCHOR)
 
         def connection() -> Straight:
             return Straight(

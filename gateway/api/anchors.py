@@ -28,20 +28,32 @@ async def submit(request: web.Request) -> web.Response:
     """Take an anchor: 202 the first time, 200 after, 409 when the batch has another root."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, AnchorBody)
-    batch = parse_batch_id(body.batch_id)
-    algorithm = body.algorithm or ""
-    anchor = Anchor(batch.bytes + bytes(16), bytes.fromhex(body.merkle_root), body.product_count, algorithm)
+    anchor, batch = anchor_of(body)
     if body.callback_url is not None:
         gateway.callbacks.check(body.callback_url)
+    return answer(*await take(gateway, anchor, batch, body.callback_url))
+
+
+def anchor_of(body: AnchorBody) -> tuple[Anchor, uuid.UUID]:
+    """The anchor that a body tells of, and its batch."""
+    batch = parse_batch_id(body.batch_id)
+    root = bytes.fromhex(body.merkle_root)
+    return Anchor(batch.bytes + bytes(16), root, body.product_count, body.algorithm or ""), batch
+
+
+async def take(
+    gateway: Gateway, anchor: Anchor, batch: uuid.UUID, callback_url: str | None = None
+) -> tuple[dict[str, Any], int]:
+    """The answer, with its status, once the anchor is durable, or found. Raises Problem."""
     known = gateway.book.anchor(anchor.batch_id)
     # What the chain refused for good stands there with another root.
     unknown = known is None or known.reason is not None
     if unknown and (standing := await _standing(gateway, anchor)) is not None:
-        if body.callback_url is not None:
-            await gateway.anchorage.tell_completed(standing, body.callback_url)
-        return answer(_receipt(batch, anchor, "completed"))
-    item, is_new = await gateway.anchorage.submit(anchor, batch, body.callback_url)
-    return answer(_receipt(batch, anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200)
+        if callback_url is not None:
+            await gateway.anchorage.tell_completed(standing, callback_url)
+        return _receipt(batch, anchor, "completed"), 200
+    item, is_new = await gateway.anchorage.submit(anchor, batch, callback_url)
+    return _receipt(batch, anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200
 
 
 async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:

@@ -1,13 +1,16 @@
-"""Takes and answers a single vote of the usual form where its bytes arrive, without a task, a request or a response.
+"""Takes and answers single votes and anchors of the usual form where their bytes arrive, without request and response.
 
 aiohttp still reads all requests, and serves each that is in any way unusual: one that asks to go on, comes in parts or
 from a web page, is refused, or repeated, or whose ballot's end is another than its place on the chain. What it takes
 for that (a task, three futures, five objects, some sixty calls) is more than half of what a vote costs a gateway.
+An anchor has a task, since it is asked after before it is taken.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+import uuid
+from collections.abc import Awaitable, Coroutine
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,18 +18,23 @@ import orjson
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy, istr
+from pydantic import ValidationError
 
+from gateway.access import Need
+from gateway.api import anchors
 from gateway.api.common import CALLS, GATEWAY, GUARD, Handler, presented, problems, waiting_s
 from gateway.api.pages import HOSTS, JSON, is_of_a_page
 from gateway.api.unreadable import RequestHandler
 from gateway.api.votes import shown_of, told
 from gateway.book import Item, call_at_end
 from gateway.casting import ballot_at_once
+from gateway.models import AnchorBody
 from gateway.plainvotes import Vote, read_plain_vote
 from gateway.problems import Problem
+from gateway.records import Anchor
 from gateway.service import Gateway
 from serving.connections import ConnectionGuard, Guarded
-from serving.logs import REQUEST_ID_HEADER, new_request_id, read_request_id
+from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, new_request_id, read_request_id
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +51,19 @@ _REASONS = {200: "OK", 202: "Accepted"}
 
 
 class Counter:
-    """Where votes are handed in: what is the same for all connections."""
+    """Where votes and anchors are handed in: what is the same for all connections."""
 
-    def __init__(self, app: web.Application, path: str) -> None:
-        """`path`: of the route that takes single votes, by POST."""
+    def __init__(self, app: web.Application, path: str, anchor_path: str) -> None:
+        """`path` and `anchor_path`: of the routes that take single votes and anchors, by POST."""
         self.gateway: Gateway = app[GATEWAY]
         self.guard: ConnectionGuard = app[GUARD]
-        self.path = path
+        self.path, self.anchor_path = path, anchor_path
         self._hosts, self._calls = app[HOSTS], app[CALLS]
-        self._route = f"{hdrs.METH_POST} {path}"
+        self._routes = {one: f"{hdrs.METH_POST} {one}" for one in (path, anchor_path)}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._body_bytes_max = self.gateway.config.limits.body_bytes_max
 
-    def admits(self, headers: CIMultiDictProxy[str]) -> bool:
+    def admits(self, headers: CIMultiDictProxy[str], need: Need = "vote") -> bool:
         """Whether nothing about the head of a request is unusual."""
         keeper = self.gateway.gatekeeper
         if headers.get(hdrs.CONTENT_TYPE) != JSON or hdrs.EXPECT in headers:
@@ -63,7 +72,7 @@ class Counter:
             return False
         if keeper.asks_for_keys:
             try:
-                keeper.admit(presented(headers), "", "vote")
+                keeper.admit(presented(headers), "", need)
             except Problem:
                 return False
             return True
@@ -90,20 +99,36 @@ class Counter:
             log.exception("a vote could not be taken where it arrived")
             return None
 
-    def note(self, began_s: float) -> None:
-        """One vote was answered."""
-        self._calls.note(self._route, time.perf_counter() - began_s)
+    def anchor(self, raw: bytes) -> tuple[Anchor, uuid.UUID] | None:
+        """The anchor of a body, and its batch; None where there is anything to say about it."""
+        if len(raw) > self._body_bytes_max:
+            return None
+        try:
+            body = AnchorBody.model_validate(orjson.loads(raw))
+        except (orjson.JSONDecodeError, ValidationError):
+            return None
+        return anchors.anchor_of(body) if body.callback_url is None else None
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Serve a request in a task of its own."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def note(self, one: "_Request") -> None:
+        """A request was answered."""
+        self._calls.note(self._routes[one.message.path], time.perf_counter() - one.began_s)
 
 
 class Straight(RequestHandler):
-    """aiohttp's handler of one connection, but for votes of the usual form."""
+    """aiohttp's handler of one connection, but for votes and anchors of the usual form."""
 
     __slots__ = ("_at_hand", "_counter", "rest")
 
     def __init__(self, counter: Counter, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._counter = counter
-        self._at_hand: _AtHand | None = None
+        self._at_hand: _Request | None = None
         self.rest: Rest | None = None  # what is left to do of the request that aiohttp will now begin with
 
     def data_received(self, data: bytes) -> None:
@@ -125,7 +150,7 @@ class Straight(RequestHandler):
         if (
             len(self._messages) > 1
             or not isinstance(message, RawRequestMessage)
-            or message.path != counter.path
+            or message.path not in (counter.path, counter.anchor_path)
             or message.method != hdrs.METH_POST
             or message.version != HttpVersion11
             or message.should_close
@@ -137,7 +162,40 @@ class Straight(RequestHandler):
             or self._close
         ):
             return False
-        began_s, headers = time.perf_counter(), message.headers
+        if message.path == counter.anchor_path:
+            return self._takes_anchor(message, payload)
+        return self._takes_vote(message, payload)
+
+    def _takes_anchor(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        counter, began_s = self._counter, time.perf_counter()
+        if not counter.admits(message.headers, "anchor"):
+            return False
+        raw = payload.read_nowait()
+        taken = counter.anchor(raw)
+        if taken is None:
+            self._messages[0] = (message, _refilled(raw, self))
+            return False
+        self._messages.clear()
+        self._request_in_progress = True
+        self._at_hand = one = _Request(counter.guard.begin_over(self.transport), message, began_s)
+        counter.spawn(self._serve_anchor(one, *taken))
+        return True
+
+    async def _serve_anchor(self, one: "_Request", anchor: Anchor, batch: uuid.UUID) -> None:
+        REQUEST_ID.set(one.request_id)  # for what is logged from here on, and for the validators that are asked
+        try:
+            shown = await anchors.take(self._counter.gateway, anchor, batch)
+        except Exception as error:
+            self._hand_over(one, _raising(error))  # it is told in the usual way
+            return
+        try:
+            self._answer(one, *shown)
+        except Exception:
+            log.exception("a request failed")
+            self.force_close()
+
+    def _takes_vote(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        counter, began_s, headers = self._counter, time.perf_counter(), message.headers
         wait_s = waiting_s(headers, counter.gateway)
         if wait_s <= 0 or not counter.admits(headers):
             return False
@@ -149,8 +207,8 @@ class Straight(RequestHandler):
         self._messages.clear()
         self._request_in_progress = True
         connection = counter.guard.begin_over(self.transport)
-        self._at_hand = _AtHand(self, connection, message, taken, began_s)
-        self._at_hand.due = call_at_end(taken[0], self._at_hand, wait_s)
+        self._at_hand = one = _AtHand(self, connection, message, taken, began_s)
+        one.due = call_at_end(taken[0], one, wait_s)
         return True
 
     def end(self, one: "_AtHand") -> None:
@@ -159,20 +217,25 @@ class Straight(RequestHandler):
         if item.reason is None and item.durable:
             self._answer(one, *shown_of(self._counter.gateway, item, vote.election_id, transaction_id))
         else:
-            self._hand_over(one)
+            gateway = self._counter.gateway
 
-    def _answer(self, one: "_AtHand", document: dict[str, Any], status: int) -> None:
+            async def rest(_: web.Request) -> web.StreamResponse:
+                return await told(gateway, item, vote.election_id, transaction_id)
+
+            self._hand_over(one, rest)
+
+    def _answer(self, one: "_Request", document: dict[str, Any], status: int) -> None:
         if self._parser is not None:
             self._parser.message_consumed()
         if self.transport is not None:
-            request_id = read_request_id(one.message.headers.get(_REQUEST_ID)) or new_request_id()
             body = orjson.dumps(document)
             self.transport.write(
-                f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {JSON}\r\n{REQUEST_ID_HEADER}: {request_id}\r\n"
+                f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {JSON}\r\n"
+                f"{REQUEST_ID_HEADER}: {one.request_id}\r\n"
                 f"Content-Length: {len(body)}\r\n{_dated(int(time.time()))}".encode()
                 + body
             )
-        self._counter.note(one.began_s)
+        self._counter.note(one)
         self._counter.guard.end(one.connection)
         self._let_go()
         if self._close and self.transport is not None:
@@ -180,13 +243,8 @@ class Straight(RequestHandler):
         elif self._messages:
             self._go_on()
 
-    def _hand_over(self, one: "_AtHand") -> None:
-        """Let aiohttp serve the rest: somebody is to be asked, or waited for."""
-        gateway, (item, vote, transaction_id) = self._counter.gateway, one.taken
-
-        async def rest(_: web.Request) -> web.StreamResponse:
-            return await told(gateway, item, vote.election_id, transaction_id)
-
+    def _hand_over(self, one: "_Request", rest: Handler) -> None:
+        """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
         self._counter.guard.end(one.connection)
         self._let_go()
         self.rest = Rest(rest, one.began_s)
@@ -223,10 +281,27 @@ def all_or_rest(request: web.Request, handler: Handler) -> Awaitable[web.StreamR
     return problems(request, rest.handle, rest.began_s)
 
 
-class _AtHand:
+class _Request:
+    """One that was taken, and is to be answered."""
+
+    __slots__ = ("_request_id", "began_s", "connection", "message")
+
+    def __init__(self, connection: Guarded | None, message: RawRequestMessage, began_s: float) -> None:
+        self.connection, self.message, self.began_s = connection, message, began_s
+        self._request_id: str | None = None
+
+    @property
+    def request_id(self) -> str:
+        """The caller's, or one of ours."""
+        if self._request_id is None:
+            self._request_id = read_request_id(self.message.headers.get(_REQUEST_ID)) or new_request_id()
+        return self._request_id
+
+
+class _AtHand(_Request):
     """A vote that waits for its ballot's end."""
 
-    __slots__ = ("_handler", "began_s", "connection", "due", "message", "taken")
+    __slots__ = ("_handler", "due", "taken")
 
     def __init__(
         self,
@@ -236,8 +311,8 @@ class _AtHand:
         taken: tuple[Item, Vote, str],
         began_s: float,
     ) -> None:
-        self._handler, self.connection, self.message = handler, connection, message
-        self.taken, self.began_s = taken, began_s
+        super().__init__(connection, message, began_s)
+        self._handler, self.taken = handler, taken
         self.due: set[Any] = set()
 
     def one_less(self) -> None:
@@ -257,6 +332,13 @@ class _AtHand:
         except Exception:  # whoever told us of the end has others to tell
             log.exception("a request failed")
             self._handler.force_close()
+
+
+def _raising(error: Exception) -> Handler:
+    async def rest(_: web.Request) -> web.StreamResponse:
+        raise error
+
+    return rest
 
 
 def _refilled(raw: bytes, handler: Straight) -> StreamReader:
