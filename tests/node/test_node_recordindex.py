@@ -142,7 +142,7 @@ def test_a_key_that_two_neighbours_spell_together_is_not_there() -> None:
     database = CountingDatabase()
     index = RecordIndex(database, run_keys=1)
     head = flatlog.id_prefix(0)
-    left, right = bytes(10) + head + bytes(17), b"\1" * 32
+    left, right = bytes(10) + head + b"\7" * 17, b"\1" * 32
     writes = {keyspace.RECORD + head + id_: b"\2" * 6 for id_ in (left, right)}
     store(index, database, 1, writes)
     store(index, database, 2, {})
@@ -151,6 +151,7 @@ def test_a_key_that_two_neighbours_spell_together_is_not_there() -> None:
     spelled = page[len(head) + 10 :][: KEY_BYTES - 1]
     assert spelled.startswith(head)
     assert page.find(spelled) > 0
+    assert spelled > page[: len(spelled)], "else another page would be looked into"
     assert index.get(keyspace.RECORD + spelled) is None
     assert [index.get(key) for key in writes] == [b"\2" * 6] * 2
 
