@@ -18,7 +18,6 @@ import orjson
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
 from multidict import CIMultiDictProxy, istr
-from pydantic import ValidationError
 
 from gateway.access import Need
 from gateway.api import anchors
@@ -105,9 +104,9 @@ class Counter:
             return None
         try:
             body = AnchorBody.model_validate(orjson.loads(raw))
-        except (orjson.JSONDecodeError, ValidationError):
+            return anchors.anchor_of(body) if body.callback_url is None else None
+        except ValueError:  # no JSON, or no anchor
             return None
-        return anchors.anchor_of(body) if body.callback_url is None else None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Serve a request in a task of its own."""
@@ -175,8 +174,7 @@ class Straight(RequestHandler):
         if taken is None:
             self._messages[0] = (message, _refilled(raw, self))
             return False
-        self._messages.clear()
-        self._request_in_progress = True
+        self._begin()
         self._at_hand = one = _Request(counter.guard.begin_over(self.transport), message, began_s)
         counter.spawn(self._serve_anchor(one, *taken))
         return True
@@ -204,12 +202,18 @@ class Straight(RequestHandler):
         if taken is None:
             self._messages[0] = (message, _refilled(raw, self))
             return False
-        self._messages.clear()
-        self._request_in_progress = True
+        self._begin()
         connection = counter.guard.begin_over(self.transport)
         self._at_hand = one = _AtHand(self, connection, message, taken, began_s)
         one.due = call_at_end(taken[0], one, wait_s)
         return True
+
+    def _begin(self) -> None:
+        """The one request that is there leaves the queue, and those behind it have its place."""
+        self._messages.clear()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self._request_in_progress = True
 
     def end(self, one: "_AtHand") -> None:
         """Answer, or let aiohttp do so: the end of the ballot at hand is known, or its caller waits no longer."""
@@ -225,8 +229,6 @@ class Straight(RequestHandler):
             self._hand_over(one, rest)
 
     def _answer(self, one: "_Request", document: dict[str, Any], status: int) -> None:
-        if self._parser is not None:
-            self._parser.message_consumed()
         if self.transport is not None:
             body = orjson.dumps(document)
             self.transport.write(
@@ -237,33 +239,33 @@ class Straight(RequestHandler):
             )
         self._counter.note(one)
         self._counter.guard.end(one.connection)
-        self._let_go()
-        if self._close and self.transport is not None:
-            self.transport.close()
-        elif self._messages:
-            self._go_on()
-
-    def _hand_over(self, one: "_Request", rest: Handler) -> None:
-        """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
-        self._counter.guard.end(one.connection)
-        self._let_go()
-        self.rest = Rest(rest, one.began_s)
-        self._messages.appendleft((one.message, _refilled(b"", self)))
-        self._go_on()
-
-    def _let_go(self) -> None:
         self._at_hand = None
         self._request_in_progress = False
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._handler_waiter is not None:
             self._handler_waiter.set_result(None)
-
-    def _go_on(self) -> None:
-        """Wake aiohttp for what is there; where it serves this connection no more, end it."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._close:
+            self.force_close()
+        elif self._messages and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        elif self.transport is not None:
-            self.transport.close()
+
+    def _hand_over(self, one: "_Request", rest: Handler) -> None:
+        """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
+        self._counter.guard.end(one.connection)
+        self._at_hand = None
+        if self._waiter is not None and not self._waiter.done():  # else nobody is there to be answered
+            self.rest = Rest(rest, one.began_s)
+            self._messages.appendleft((one.message, _refilled(b"", self)))
+            self._waiter.set_result(None)
+        elif self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+
+    def close(self) -> None:
+        """Take no more requests; whoever waits for an answer still gets it, from aiohttp if need be."""
+        if self._at_hand is None:
+            super().close()
+        else:
+            self._close = True
 
     def _process_keepalive(self) -> None:
         if self._at_hand is None:
@@ -343,7 +345,7 @@ def _raising(error: Exception) -> Handler:
 
 def _refilled(raw: bytes, handler: Straight) -> StreamReader:
     """A body that is there, for whoever reads it next."""
-    payload = StreamReader(handler, 1 << 16, loop=handler._loop)
+    payload = StreamReader(handler, len(raw), loop=handler._loop)  # a bound that it keeps: nothing is to be paused
     payload.feed_data(raw)
     payload.feed_eof()
     return payload

@@ -7,12 +7,14 @@ import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway import validators
 from gateway.api import anchors
+from gateway.api.straight import Counter
 from gateway.disk import Disk
 from gateway.records import Ballot
 from node.chain.domain import Domain
@@ -29,6 +31,22 @@ async def network(tmp_path: Path) -> AsyncIterator[Network]:
         await one.start()
         yield one
         await one.stop()
+
+
+@pytest.fixture
+def straight(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The voters whose votes were taken where they arrived."""
+    voters: list[str] = []
+    take = Counter.take
+
+    def noted(self: Counter, raw: bytes) -> Any:
+        taken = take(self, raw)
+        if taken is not None:
+            voters.append(taken[1].voter_id)
+        return taken
+
+    monkeypatch.setattr(Counter, "take", noted)
+    return voters
 
 
 class PowerLoss(Exception):

@@ -8,33 +8,13 @@ import orjson
 import pytest
 
 from gateway.api.common import CALLS
-from gateway.api.straight import Counter, Straight
-from gateway.book import Item
+from gateway.api.straight import Straight
 from gateway.config import ApiKeyConfig, LimitsConfig, RatesConfig
-from gateway.plainvotes import Vote
 from gateway.server import SUBMIT, HttpServer, make_app
 from tests.gateway.conftest import FragileDisk
 from tests.gateway.gateway_network import Caller, Network, judge, until
 from tests.gateway.test_gateway_access import key_for
 from tests.gateway.test_gateway_shortcut import JSON, ROUTED
-
-Taken = tuple[Item, Vote, str]
-
-
-@pytest.fixture
-def straight(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The voters whose votes were taken where they arrived."""
-    voters: list[str] = []
-    take = Counter.take
-
-    def noted(self: Counter, raw: bytes) -> Taken | None:
-        taken = take(self, raw)
-        if taken is not None:
-            voters.append(taken[1].voter_id)
-        return taken
-
-    monkeypatch.setattr(Counter, "take", noted)
-    return voters
 
 
 def request(voter: str, path: str = SUBMIT, *, wait: float = 5, more: str = "", **fields: Any) -> bytes:

@@ -1,0 +1,230 @@
+"""Whatever bytes come, in whatever pieces, are answered the same where they arrive as by way of the router."""
+
+import asyncio
+import contextlib
+import gzip
+import re
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from gateway.config import LimitsConfig
+from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
+from tests.gateway.gateway_network import Network, until
+from tests.gateway.test_gateway_shortcut import ROUTED
+from tests.gateway.test_gateway_straight import answer_of, opened, request
+
+BODY_BYTES_MAX = 1 << 17
+QUESTION = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+# What two answers may differ in: times, ids, what the chain says of a ballot, and the mark of its voter.
+OWN = re.compile(
+    rb"Date: [^\r]+|Content-Length: \d+|X-Request-Id: [0-9a-f]{32}|\"request_id\":\"[0-9a-f]{32}\"|0x[0-9a-f]+"
+    rb"|\"(?:block_number|ballot_index)\":\d+|\"validator\":\"[^\"]+\"|-[xy]\b"
+)
+
+Form = Callable[[str, str], tuple[bytes, ...]]  # (path, voter) → what is sent, piece by piece
+
+
+async def test_more_may_come_early_than_are_queued(network: Network, straight: list[str]) -> None:
+    async with network.gateway() as (_, api):
+        await api.vote("first")
+        network.mining = False
+        reader, writer = await opened(api)
+        writer.write(request("a"))
+        await until(lambda: "a" in straight, "a is taken")
+        voters = [f"v{number}" for number in range(70)]
+        writer.write(b"".join(request(voter) for voter in voters))
+        await writer.drain()
+        network.mining = True
+        names = [(await answer_of(reader))[2]["transaction_id"] for _ in range(71)]
+        assert names == ["t-a", *(f"t-{voter}" for voter in voters)]
+        writer.close()
+
+
+@pytest.mark.parametrize("path", [SUBMIT, ANCHOR])
+async def test_a_large_body_that_is_there_at_once_is_answered(network: Network, path: str) -> None:
+    async with network.gateway() as (gateway, api):
+        await api.vote("first")
+        server = HttpServer(make_app(gateway))
+        port = await server.start("127.0.0.1", 0)
+        try:
+            assert server._server is not None
+            server._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for content in (b"x" * 200_000, orjson.dumps({"voter_id": "v", "padding": "x" * 200_000})):
+                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+                document = (await answer_of(reader))[2]
+                assert document["code"] in ("not-json", "not-valid"), document
+            writer.close()
+        finally:
+            await server.stop()
+
+
+async def test_a_refusal_reaches_who_waits_while_the_gateway_stops(
+    network: Network, straight: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.server.SHUTDOWN_S", 9.0)
+    async with network.gateway("one") as (one, api), network.gateway("two") as (_, two):
+        await api.vote("first")
+        await two.vote("second")
+        server = HttpServer(make_app(one))
+        port = await server.start("127.0.0.1", 0)
+        network.mining = False
+        await two.vote("v", 1, wait=0, transaction_id="b")
+        await until(lambda: len(network.node.mempool) == 1, "it is with the node, and so comes first")
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request("v", wait=8))
+        await until(lambda: "v" in straight, "the other one waits")
+        stopping = asyncio.create_task(server.stop())
+        aiohttps: Any = server._runner.server
+        await until(lambda: next(iter(aiohttps.connections))._force_close, "it stops")
+        network.mining = True
+        status, _, document = await answer_of(reader)
+        assert (status, document["code"]) == ("HTTP/1.1 409 Conflict", "already-cast")
+        assert await reader.read() == b""
+        async with asyncio.timeout(2):
+            await stopping
+        writer.close()
+
+
+async def test_what_is_no_http_behind_a_vote_that_waits_is_answered_behind_it(
+    network: Network, straight: list[str]
+) -> None:
+    async with network.gateway() as (_, api):
+        await api.vote("first")
+        network.mining = False
+        reader, writer = await opened(api)
+        writer.write(request("a"))
+        await until(lambda: "a" in straight, "a is taken")
+        writer.write(b"no http\r\n\r\n")
+        await asyncio.sleep(0.05)
+        network.mining = True
+        assert (await answer_of(reader))[2]["transaction_id"] == "t-a"
+        assert (await answer_of(reader))[2]["code"] == "not-http"
+        assert await reader.read() == b""
+        writer.close()
+
+
+def form(line: str = "POST {} HTTP/1.1", more: str = "", *, host: str = "localhost", **fields: Any) -> Form:
+    """A vote with another request line, more headers, another host (none, when empty) or other fields."""
+
+    def made(path: str, voter: str) -> tuple[bytes, ...]:
+        whole = request(voter, path, more=more, **fields).partition(b"\r\n")[2]
+        if host != "localhost":
+            whole = whole.replace(b"Host: localhost\r\n", f"Host: {host}\r\n".encode() if host else b"")
+        return (line.format(path).encode() + b"\r\n" + whole,)
+
+    return made
+
+
+def body(content: bytes | None, more: str = "", *, length: bool = True, kind: str = "application/json") -> Form:
+    """A body of one's own; None: the vote's."""
+
+    def made(path: str, voter: str) -> tuple[bytes, ...]:
+        own = request(voter, path).partition(b"\r\n\r\n")[2] if content is None else content
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=5\r\n{more}"
+        head += f"Content-Type: {kind}\r\n" if kind else ""
+        head += f"Content-Length: {len(own)}\r\n" if length else ""
+        return (head.encode() + b"\r\n" + own,)
+
+    return made
+
+
+def chunked(path: str, voter: str) -> tuple[bytes, ...]:
+    content = request(voter, path).partition(b"\r\n\r\n")[2]
+    head = body(b"", "Transfer-Encoding: chunked\r\n", length=False)(path, voter)[0]
+    return (head + b"5\r\n" + content[:5] + b"\r\n%x\r\n" % len(content[5:]) + content[5:] + b"\r\n0\r\n\r\n",)
+
+
+def zipped(path: str, voter: str) -> tuple[bytes, ...]:
+    content = gzip.compress(request(voter, path).partition(b"\r\n\r\n")[2])
+    return body(content, "Content-Encoding: gzip\r\n")(path, voter)
+
+
+def cut(of: Form, at: int) -> Form:
+    """The same in two pieces."""
+    return lambda path, voter: (of(path, voter)[0][:at], of(path, voter)[0][at:])
+
+
+STRAIGHT: dict[str, Form] = {
+    "plain": form(),
+    "kept": form(more="Connection: keep-alive\r\n"),
+    "small letters": form(more="x-request-id: mine\r\n"),
+    "named twice": form(more="X-Request-Id: mine\r\nX-Request-Id: other\r\n"),
+    "strange id": form(more="X-Request-Id: a b<script>\r\n"),
+    "long id": form(more=f"X-Request-Id: {'a' * 65}\r\n"),
+    "chunked": chunked,
+    "cut head": cut(form(), 40),
+    "no upgrade": form(more="Upgrade: h2c\r\n"),
+}
+USUAL: dict[str, Form] = {
+    "hostless": form(host=""),
+    "cut body": cut(form(), -9),
+    "late chunk": cut(chunked, -9),
+    "zipped": zipped,
+    "empty": body(b""),
+    "nothing": body(b"", length=False),
+    "not JSON": body(b'{"voter_id":'),
+    "a mark": body(b"\xef\xbb\xbf{}"),
+    "not UTF-8": body(b'{"voter_id":"\xff"}'),
+    "a list": body(b"[]"),
+    "deep": body(b"[" * 3000),
+    "too much": body(b" " * (BODY_BYTES_MAX + 1)),
+    "typeless": body(None, kind=""),
+    "text": body(None, kind="text/plain"),
+    "charset": body(None, kind="application/json; charset=utf-8"),
+    "two lengths": form(more="Content-Length: 3\r\n"),
+    "length and chunks": form(more="Transfer-Encoding: chunked\r\n"),
+    "no such choice": form(choice=99),
+    "no such election": form(election_id="x"),
+    "closed": form(more="Connection: close\r\n"),
+    "websocket": form(more="Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+    "old": form("POST {} HTTP/1.0"),
+    "older, kept": form("POST {} HTTP/1.0", "Connection: keep-alive\r\n"),
+    "absolute": form("POST http://localhost{} HTTP/1.1"),
+    "query": form("POST {}?x=1 HTTP/1.1"),
+    "GET": form("GET {} HTTP/1.1"),
+    "HEAD": form("HEAD {} HTTP/1.1"),
+    "PUT": form("PUT {} HTTP/1.1"),
+    "OPTIONS": form("OPTIONS {} HTTP/1.1"),
+    "stranger": form(host="evil.example"),
+    "page": form(more="Origin: http://evil.example\r\n"),
+    "own page": form(more="Sec-Fetch-Site: same-origin\r\n"),
+    "unknown wish": form(more="Expect: miracles\r\n"),
+    "a line inside": form(more="X-Request-Id: a\rSet-Cookie: b\r\n"),
+}
+
+
+async def exchanged(url: httpx.URL, pieces: Iterable[bytes]) -> bytes:
+    """All that a connection says to these bytes, and to a question after the first answer."""
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    async with asyncio.timeout(10):
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.02)  # that they arrive one by one
+        said = await reader.readuntil(b"\r\n\r\n")
+        if b"Connection: close" not in said:
+            writer.write(QUESTION)
+        with contextlib.suppress(ConnectionError):
+            said += await reader.read()
+    writer.close()
+    return said
+
+
+async def test_bytes_of_any_form_are_answered_the_same_both_ways(network: Network, straight: list[str]) -> None:
+    async with network.gateway(limits=LimitsConfig(body_bytes_max=BODY_BYTES_MAX)) as (gateway, api):
+        await api.vote("first")
+        url = httpx.URL(api.url)
+        for name, made in (STRAIGHT | USUAL).items():
+            here = await exchanged(url, made(SUBMIT, f"{name}-x"))
+            there = (await exchanged(url, made(ROUTED, f"{name}-y"))).replace(ROUTED.encode(), SUBMIT.encode())
+            assert OWN.sub(b"?", here) == OWN.sub(b"?", there), name
+            assert here.count(b"HTTP/1.") <= 2, here
+        assert straight == [f"{name}-x" for name in STRAIGHT]
+        assert gateway.book.pending_count == 0
