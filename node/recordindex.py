@@ -10,7 +10,7 @@ is looked for in none of them 999 times of 1,000. They hash as Python does, by a
 choose ids that collide. They are not stored: after a start, a run whose filter is not there yet is searched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from rbloom import Bloom
@@ -25,7 +25,7 @@ _ENTRY_BYTES = KEY_BYTES - 1 + VALUE_BYTES  # without the prefix, which all have
 _PREFIX = keyspace.RECORD[0]
 _STATE = keyspace.META + b"index"  # → how many runs there are (u32) ‖ height of the first block behind them (u64)
 RUNS_A_GROUP = 64
-_FALSE_POSITIVES = 0.001  # in every filter: 14 bits a key
+_FALSE_POSITIVES = 0.001  # in every filter: 14 bits a key; more in a group's whose runs are longer than usual
 _PAGES_A_SLICE = 8
 _BEHIND_ALL = b"\xff" * KEY_BYTES
 
@@ -80,8 +80,7 @@ class RecordIndex:
         self._groups = [_Group(run_keys)]
         for number in range(self._runs):
             self._append(_Run(number, None))
-        self._newest = Bloom(run_keys, _FALSE_POSITIVES)  # of the next run, which the last group will take in
-        self._recent: dict[bytes, bytes] = {}
+        self._recent: dict[bytes, bytes] = {}  # what the next run will hold; the last group's filter has it already
         self._blocks: dict[int, bytes] = {}  # by height, what each added since the last run, sorted
         self._packed: _Packed | None = None
         for key, block in database.scan(keyspace.RECENT_IDS + state[4:], keyspace.RECENT_IDS + _BEHIND_ALL):
@@ -130,8 +129,7 @@ class RecordIndex:
         if packed is None or packed.height != height:
             raise ValueError(f"block {height} was not packed last")
         if packed.closes_run:
-            self._append(_Run(self._runs, self._newest))
-            self._newest = Bloom(self._run_keys, _FALSE_POSITIVES)
+            self._append(_Run(self._runs, _filter(self._recent)))
             self._runs += 1
             self._recent, self._blocks = {}, {}
         if packed.pairs:
@@ -143,14 +141,15 @@ class RecordIndex:
             for run in group.runs:
                 if run.filter is not None:
                     return  # it came after the start, and so did all behind it
-                filter_ = Bloom(self._run_keys, _FALSE_POSITIVES)
+                keys: list[bytes] = []
                 for count, (_, page) in enumerate(self._database.scan(run.start, run.start + _BEHIND_ALL)):
                     if count % _PAGES_A_SLICE == 0:
                         yield
-                    keys = [keyspace.RECORD + entry[:-VALUE_BYTES] for entry in _entries(page)]
-                    filter_.update(keys)
-                    group.filter.update(keys)
-                run.filter = filter_
+                    found = [keyspace.RECORD + entry[:-VALUE_BYTES] for entry in _entries(page)]
+                    group.filter.update(found)
+                    keys += found
+                yield
+                run.filter = _filter(keys)
                 group.unread_count -= 1
 
     def _append(self, run: _Run) -> None:
@@ -164,7 +163,6 @@ class RecordIndex:
         """Have what a final block added at hand, and in the filters as what the next run will hold."""
         self._recent.update(pairs)
         self._blocks[height] = block
-        self._newest.update(pairs)
         self._groups[-1].filter.update(pairs)
 
     def _run(self) -> dict[bytes, bytes]:
@@ -187,6 +185,13 @@ class RecordIndex:
                 at = page.find(key, at + 1)
             break  # the last page that begins at or before the key is the one that would hold it
         return None
+
+
+def _filter(keys: Collection[bytes]) -> Bloom:
+    """A run's own filter, for as many keys as it has: a large block makes a run longer than RUN_KEYS."""
+    filter_ = Bloom(len(keys), _FALSE_POSITIVES)
+    filter_.update(keys)
+    return filter_
 
 
 def _entries(block: bytes) -> list[bytes]:

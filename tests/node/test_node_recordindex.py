@@ -113,6 +113,22 @@ def test_new_ids_are_hardly_ever_searched_for() -> None:
     assert database.searched < 20  # a run of 2,000 keys sets a five-hundredth of the rows: nothing, but for bad luck
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_blocks_larger_than_a_run_make_no_search_either(again: bool) -> None:
+    database = CountingDatabase()
+    index = RecordIndex(database, run_keys=100)
+    for height in range(1, 12):  # 10 runs of 2,000
+        store(index, database, height, records(range(1_000 * height, 1_000 * height + 1_000)))
+    if again:
+        index = RecordIndex(database, run_keys=100)
+        for _ in index.fill():
+            pass
+    database.searched = 0
+    absent = records(range(1_000_000, 1_001_000))
+    assert not any(map(index.get, absent))
+    assert database.searched < 100  # 20 of 20,000 filters asked, but for bad luck
+
+
 def test_more_runs_than_a_group_has() -> None:
     database = CountingDatabase()
     index = RecordIndex(database, run_keys=2)
