@@ -18,7 +18,7 @@ from node.consensus.messages import SignedStatement
 from node.consensus.override import Override, OverrideError, override_after, verify_override
 from node.consensus.quorum import proposer, quorum
 from node.pruning import oldest_state
-from node.recordindex import RecordIndex
+from node.recordindex import RUN_KEYS, RecordIndex
 from node.rpc.ports import Equivocation, Seal
 from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
@@ -35,13 +35,21 @@ class Ledger:
         database: where the blocks lie; block 0 is written when it is empty.
         genesis: the network's parameters.
         overrides: those that the operator has given; see `node.consensus.override`.
+        run_keys: how many ids make a run of the index; the same for as long as the database lives.
 
     Raises:
         OverrideError: an override is of another network, or contradicts what is final here.
         LedgerError: the database belongs to another network, or lacks what it must hold.
     """
 
-    def __init__(self, database: Database, genesis: Genesis, overrides: Sequence[Override] = ()) -> None:
+    def __init__(
+        self,
+        database: Database,
+        genesis: Genesis,
+        overrides: Sequence[Override] = (),
+        *,
+        run_keys: int = RUN_KEYS,
+    ) -> None:
         self.genesis = genesis
         self._store = Store(database)
         self._recent: OrderedDict[int, tuple[Block, tuple[Receipt, ...]]] = OrderedDict()
@@ -50,7 +58,7 @@ class Ledger:
         first = build_genesis(genesis)
         self.domain = Domain(genesis.chain_id, first.block.hash)
         found = self._store.genesis_hash()
-        self._index = RecordIndex(database)
+        self._index = RecordIndex(database, run_keys=run_keys)
         self.get = self._index.get
         if found is None:
             database.write(block_writes(first, None, validators_changed=True))

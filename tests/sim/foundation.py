@@ -23,6 +23,7 @@ OPTIONS = 3
 GATEWAY_KEYS = tuple(SigningKey(keccak256(b"sim gateway %d" % number)) for number in range(2))
 CAST_BATCH = ABI.encode_call("castBatch", ELECTION, b"")[:4]
 CREATE_GAS = 5_000_000
+RUN_KEYS = 8  # ids in a run of the index: a simulated network must get there within a few ballots
 
 
 @dataclass(frozen=True)

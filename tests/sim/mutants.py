@@ -16,6 +16,7 @@ SEEDS_MAX = 500
 AGREEMENT = "node.consensus.agreement:Agreement"
 ENGINE = "node.consensus.engine:Engine"
 GUARD = "node.consensus.guard"
+INDEX = "node.recordindex:RecordIndex"
 JUSTIFICATION = "node.consensus.justification"
 RUNTIME = "node.runtime:Runtime"
 _COMMIT = "await self._disk.commit(self._ledger.writes_of(executed, certificate))"
@@ -135,6 +136,24 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     ),
     "the index is not told of new ballots": (
         Change("node.ledger:Ledger.advance", "self._index.add(block.number)", "pass"),
+    ),
+    "what is in no run of the index is forgotten at a restart": (
+        Change(f"{INDEX}.__init__", 'self._keep(int.from_bytes(key[1:], "big"), block, pairs)', "del block, pairs"),
+    ),
+    "a run of the index is not written": (Change(f"{INDEX}.pack", "writes |= self._run()", "pass"),),
+    "a run whose filter is not there yet is not searched": (
+        Change(f"{INDEX}.get", "key in group.filter or group.unread_count", "key in group.filter"),
+    ),
+    "runs of the index are made anew after a restart": (
+        Change(
+            f"{INDEX}.__init__", 'self._runs = int.from_bytes(state[:4], "big")', "state, self._runs = bytes(12), 0"
+        ),
+    ),
+    "the block behind a run of the index is forgotten at a restart": (
+        Change(f"{INDEX}.pack", '+ height.to_bytes(8, "big")', '+ (height + 1).to_bytes(8, "big")'),
+    ),
+    "runs of the index are longer on a node that was started again": (
+        Change(f"{INDEX}.__init__", "self._groups = [", "self._run_keys += self._runs > 0; self._groups = ["),
     ),
     "a change of the set is ignored": (
         Change(

@@ -28,7 +28,7 @@ from node.p2p.kinds import Kind
 from node.runtime import Peers, Runtime
 from tests.sim.clock import Clock
 from tests.sim.disk import DiskFailed, Platter, SimDisk
-from tests.sim.foundation import Foundation
+from tests.sim.foundation import RUN_KEYS, Foundation
 from tests.sim.network import SimNetwork, SimPeers
 from tests.sim.referee import Referee, Violation
 from tests.sim.scheduler import Scheduler, Timer
@@ -130,10 +130,11 @@ class Process:
         self._alarm: Timer | None = None
         self._spins = (0, 0)  # (simulated second, wakes in it)
         self._early: dict[int, list[tuple[bytes, Statement]]] = {}  # of heights to come: sender and statement
-        self.ledger = Ledger(machine.platter.database, world.foundation.genesis, machine.overrides)
+        database, genesis = machine.platter.database, world.foundation.genesis
+        self.ledger = Ledger(database, genesis, machine.overrides, run_keys=RUN_KEYS)
         self._warming = self.ledger.warm()
         if machine.honest:
-            world.referee.booted(machine.name, self.ledger, machine.platter.database.head_height)
+            world.referee.booted(machine.name, self.ledger, database.head_height)
         guard = self._open_guard()
         self._noted, self._noted_bytes = self._replay_durable()
         self._noted_file = machine.platter.guard_files

@@ -10,7 +10,7 @@ from node.consensus.quorum import proposed_by_round, quorum, tolerance
 from node.ledger import Ledger
 from tests.sim.budget import Budget
 from tests.sim.faults import Fault
-from tests.sim.foundation import Foundation
+from tests.sim.foundation import RUN_KEYS, Foundation
 from tests.sim.governor import Governor
 from tests.sim.network import SimNetwork
 from tests.sim.node import Machine
@@ -139,6 +139,6 @@ class QuorumLoss:
 
     def _look_at(self, machine: Machine) -> Ledger:
         scene, database = self._scene, machine.platter.database
-        ledger = Ledger(database, scene.foundation.genesis)
+        ledger = Ledger(database, scene.foundation.genesis, run_keys=RUN_KEYS)
         scene.referee.booted(machine.name, ledger, database.head_height)
         return ledger

@@ -1,6 +1,6 @@
 """What must hold after every step: one hash per height, the guard's promises, durable before shown, true counts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from merkle import rlp
@@ -8,7 +8,7 @@ from merkle.keccak import keccak256
 from merkle.log import leaf_hash
 from merkle.log import root as log_root
 from merkle.patricia import EMPTY_ROOT
-from node.chain import signing
+from node.chain import keyspace, signing
 from node.chain.block import Block, Header
 from node.chain.contracts import members
 from node.chain.contracts.addresses import ELECTIONS
@@ -23,6 +23,8 @@ from node.consensus.messages import Kind, Recover, SignedStatement, Statement
 from node.ledger import Ledger
 from tests.sim.foundation import CAST_BATCH, ELECTION, OPTIONS
 from tests.sim.model import Box, Council
+
+OF_ITS_OWN = (keyspace.CERTIFICATE, keyspace.EVIDENCE)  # each node has other seals, and caught others lying
 
 
 class Violation(AssertionError):
@@ -59,6 +61,7 @@ class Referee:
         self._transactions: set[bytes] = set()
         self._said: dict[tuple[Kind, int, int, bytes | None], set[bytes]] = {}  # who said what, honest or not
         self._headers: dict[bytes, Header] = {}  # of each proposed block
+        self._stored: dict[bytes, bytes] = {}  # what the first database holds that was audited at the last height
         self._agreed: dict[bytes, list[tuple[bytes, ...]]] = {}  # state root → next validators that were found right
 
     @property
@@ -279,14 +282,19 @@ class Referee:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def audit(self, name: str, ledger: Ledger) -> None:
-        """Compare everything that a node's database holds with the one chain."""
+    def audit(self, name: str, ledger: Ledger, image: Mapping[bytes, bytes]) -> None:
+        """Compare everything that a node's database holds with the one chain. `image`: its pairs."""
         for height, block in enumerate(self.blocks[: ledger.head.number + 1]):
             found = ledger.header(height)
             if found is None or found.hash != block.hash:
                 raise Violation("agreement", f"{name}'s database has another block {height}")
         if ledger.head.number < self.height:
             return
+        stored = {key: value for key, value in image.items() if key[:1] not in OF_ITS_OWN}
+        self._stored = self._stored or stored
+        if stored != self._stored:
+            key = min(key for key in stored | self._stored if stored.get(key) != self._stored.get(key))
+            raise Violation("one chain, one database", f"{name} has something else under 0x{key.hex()} than others")
         self._compare_tally(name, ledger)
         self._compare_sets(name, ledger)
         state = ledger.state()

@@ -186,7 +186,7 @@ class World:
             else:
                 raise Violation("liveness", f"no end after {EVENTS_MAX} events, {self._describe()}")
         for process in self.honest_processes():
-            self.referee.audit(process.machine.name, process.ledger)
+            self.referee.audit(process.machine.name, process.ledger, process.machine.platter.database.image())
 
     def _calm_down(self) -> None:
         """From now on nothing goes wrong, and the liars are gone."""
