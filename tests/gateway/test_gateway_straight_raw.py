@@ -5,7 +5,7 @@ import contextlib
 import gzip
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import httpx
@@ -14,9 +14,11 @@ import pytest
 
 from gateway.config import LimitsConfig
 from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
+from gateway.service import Gateway
 from tests.gateway.gateway_network import Network, until
 from tests.gateway.test_gateway_shortcut import ROUTED
 from tests.gateway.test_gateway_straight import answer_of, opened, request
+from tests.gateway.test_gateway_straight_anchors import body as anchor_body
 
 BODY_BYTES_MAX = 1 << 17
 QUESTION = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -45,24 +47,45 @@ async def test_more_may_come_early_than_are_queued(network: Network, straight: l
         writer.close()
 
 
+@contextlib.asynccontextmanager
+async def all_at_once(gateway: Gateway) -> AsyncIterator[Callable[[str, bytes], Awaitable[tuple[str, Any]]]]:
+    """Posts a body to a path so that it arrives in one piece however large: the status line, and the document."""
+    server = HttpServer(make_app(gateway))
+    port = await server.start("127.0.0.1", 0)
+    assert server._server is not None
+    server._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    async def post(path: str, content: bytes) -> tuple[str, Any]:
+        writer.write(body(content)(path, "")[0])
+        status, _, document = await answer_of(reader)
+        return status, document
+
+    try:
+        yield post
+    finally:
+        writer.close()
+        await server.stop()
+
+
 @pytest.mark.parametrize("path", [SUBMIT, ANCHOR])
 async def test_a_large_body_that_is_there_at_once_is_answered(network: Network, path: str) -> None:
-    async with network.gateway() as (gateway, api):
+    async with network.gateway() as (gateway, api), all_at_once(gateway) as post:
         await api.vote("first")
-        server = HttpServer(make_app(gateway))
-        port = await server.start("127.0.0.1", 0)
-        try:
-            assert server._server is not None
-            server._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            for content in (b"x" * 200_000, orjson.dumps({"voter_id": "v", "padding": "x" * 200_000})):
-                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
-                document = (await answer_of(reader))[2]
-                assert document["code"] in ("not-json", "not-valid"), document
-            writer.close()
-        finally:
-            await server.stop()
+        for content in (b"x" * 200_000, orjson.dumps({"voter_id": "v", "padding": "x" * 200_000})):
+            status, document = await post(path, content)
+            assert document["code"] in ("not-json", "not-valid"), (status, document)
+
+
+@pytest.mark.parametrize("path", [SUBMIT, ANCHOR])
+async def test_too_large_a_body_that_is_there_at_once_is_refused(network: Network, path: str) -> None:
+    limits = LimitsConfig(body_bytes_max=BODY_BYTES_MAX)
+    async with network.gateway(limits=limits) as (gateway, api), all_at_once(gateway) as post:
+        await api.vote("first")
+        content = {SUBMIT: request("v").partition(b"\r\n\r\n")[2], ANCHOR: anchor_body(1)}[path]
+        status, document = await post(path, content.ljust(BODY_BYTES_MAX + 1))
+        assert status == "HTTP/1.1 413 Request Entity Too Large", document
+        assert gateway.book.pending_count == 0
 
 
 async def test_a_refusal_reaches_who_waits_while_the_gateway_stops(
