@@ -25,7 +25,7 @@ _ENTRY_BYTES = KEY_BYTES - 1 + VALUE_BYTES  # without the prefix, which all have
 _PREFIX = keyspace.RECORD[0]
 _STATE = keyspace.META + b"index"  # → how many runs there are (u32) ‖ height of the first block behind them (u64)
 RUNS_A_GROUP = 64
-_FALSE_POSITIVES = 0.001  # in every filter: 14 bits a key; more in a group's whose runs are longer than usual
+_FALSE_POSITIVES = 0.001  # of every filter: 14 bits a key; more of a group's if its runs are longer than usual
 _PAGES_A_SLICE = 8
 _BEHIND_ALL = b"\xff" * KEY_BYTES
 
