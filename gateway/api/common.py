@@ -146,16 +146,19 @@ def _admit(request: web.Request) -> None:
 
 
 @web.middleware
-async def problems(request: web.Request, handler: Handler, began_s: float | None = None) -> web.StreamResponse:
+async def problems(
+    request: web.Request, handler: Handler, began_s: float | None = None, request_id: str = ""
+) -> web.StreamResponse:
     """Every failure is a problem document with a request id, and no stack trace leaves the process.
 
-    `began_s`: when the request was begun with (time.perf_counter), where that is not just now.
+    `began_s`: when the request was begun with (time.perf_counter), where that is not just now. `request_id`: the one
+    that it has already.
     """
     connection = request.app[GUARD].begin(request)
     began_s = time.perf_counter() if began_s is None else began_s
     status = 500
     try:
-        response = await _answered(request, handler)
+        response = await _answered(request, handler, request_id)
         status = response.status
         return response
     finally:
@@ -165,8 +168,8 @@ async def problems(request: web.Request, handler: Handler, began_s: float | None
         request.app[CALLS].note(route, time.perf_counter() - began_s, failures=int(status >= 500))
 
 
-async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
-    request_id = read_request_id(request.headers.get(REQUEST_ID_HEADER)) or new_request_id()
+async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    request_id = request_id or read_request_id(request.headers.get(REQUEST_ID_HEADER)) or new_request_id()
     REQUEST_ID.set(request_id)  # for what is logged from here on, and for the validators that are asked
     try:
         _admit(request)

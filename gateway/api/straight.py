@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class Rest(NamedTuple):
-    """What is left to do of a request that was taken at this time (time.perf_counter)."""
+    """What is left to do of a request that was taken."""
 
     handle: Handler
-    began_s: float
+    one: "_Request"
 
 
 _REQUEST_ID = istr(REQUEST_ID_HEADER)
@@ -251,14 +251,15 @@ class Straight(RequestHandler):
 
     def _hand_over(self, one: "_Request", rest: Handler) -> None:
         """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
-        self._counter.guard.end(one.connection)
         self._at_hand = None
         if self._waiter is not None and not self._waiter.done():  # else nobody is there to be answered
-            self.rest = Rest(rest, one.began_s)
+            self.rest = Rest(rest, one)
             self._messages.appendleft((one.message, _refilled(b"", self)))
             self._waiter.set_result(None)
-        elif self._handler_waiter is not None:
-            self._handler_waiter.set_result(None)
+        else:
+            self._counter.guard.end(one.connection)
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
 
     def close(self) -> None:
         """Take no more requests; whoever waits for an answer still gets it, from aiohttp if need be."""
@@ -279,8 +280,9 @@ def all_or_rest(request: web.Request, handler: Handler) -> Awaitable[web.StreamR
     connection = request.protocol
     if not isinstance(connection, Straight) or connection.rest is None:
         return problems(request, handler)
-    rest, connection.rest = connection.rest, None
-    return problems(request, rest.handle, rest.began_s)
+    (handle, one), connection.rest = connection.rest, None
+    request.app[GUARD].end(one.connection)  # not earlier: between two requests it may have to make room for others
+    return problems(request, handle, one.began_s, one.request_id)
 
 
 class _Request:

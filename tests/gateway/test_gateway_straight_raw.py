@@ -12,9 +12,12 @@ import httpx
 import orjson
 import pytest
 
+from gateway.api.straight import Straight
 from gateway.config import LimitsConfig
+from gateway.problems import Problem
 from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
 from gateway.service import Gateway
+from serving.logs import REQUEST_ID
 from tests.gateway.gateway_network import Network, until
 from tests.gateway.test_gateway_shortcut import ROUTED
 from tests.gateway.test_gateway_straight import answer_of, opened, request
@@ -113,6 +116,32 @@ async def test_a_refusal_reaches_who_waits_while_the_gateway_stops(
         async with asyncio.timeout(2):
             await stopping
         writer.close()
+
+
+async def test_a_request_is_one_and_the_same_in_both_hands(
+    network: Network, straight: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    async def refused(*_: object) -> None:
+        told.append(REQUEST_ID.get())
+        raise Problem(409, "anchor-exists", "It stands.")
+
+    idle: list[bool] = []
+    hand_over = Straight._hand_over
+
+    def handed_over(self: Straight, *arguments: Any) -> None:
+        hand_over(self, *arguments)
+        guard = self._counter.guard
+        idle.append(guard._make_room(guard._connections))
+
+    monkeypatch.setattr("gateway.api.anchors.take", refused)
+    monkeypatch.setattr(Straight, "_hand_over", handed_over)
+    async with network.gateway() as (gateway, _), all_at_once(gateway) as post:
+        status, document = await post(ANCHOR, anchor_body(1))
+        assert (status, document["code"]) == ("HTTP/1.1 409 Conflict", "anchor-exists")
+        assert told == [document["request_id"]], "who looks for it finds it in the log"
+        assert idle == [False], "its connection is not taken for an idle one meanwhile"
 
 
 async def test_what_is_no_http_behind_a_vote_that_waits_is_answered_behind_it(
