@@ -252,7 +252,8 @@ class Straight(RequestHandler):
     def _hand_over(self, one: "_Request", rest: Handler) -> None:
         """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
         self._at_hand = None
-        if self._waiter is not None and not self._waiter.done():  # else nobody is there to be answered
+        is_there = self.transport is not None and not self.transport.is_closing()
+        if is_there and self._waiter is not None and not self._waiter.done():
             self.rest = Rest(rest, one)
             self._messages.appendleft((one.message, _refilled(b"", self)))
             self._waiter.set_result(None)

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
@@ -18,6 +20,7 @@ from gateway.problems import Problem
 from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
 from gateway.service import Gateway
 from serving.logs import REQUEST_ID
+from tests.gateway.conftest import FragileDisk
 from tests.gateway.gateway_network import Network, until
 from tests.gateway.test_gateway_shortcut import ROUTED
 from tests.gateway.test_gateway_straight import answer_of, opened, request
@@ -142,6 +145,55 @@ async def test_a_request_is_one_and_the_same_in_both_hands(
         assert (status, document["code"]) == ("HTTP/1.1 409 Conflict", "anchor-exists")
         assert told == [document["request_id"]], "who looks for it finds it in the log"
         assert idle == [False], "its connection is not taken for an idle one meanwhile"
+
+
+async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_it_is_handed_over(
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hand_over, handed_over = Straight._hand_over, asyncio.Event()
+
+    def at_the_end(self: Straight, *arguments: Any) -> None:
+        assert self.transport is not None
+        self.transport.abort()
+        hand_over(self, *arguments)
+        handed_over.set()
+
+    async def refused(*_: object) -> None:
+        raise Problem(409, "anchor-exists", "It stands.")
+
+    monkeypatch.setattr("gateway.api.anchors.take", refused)
+    monkeypatch.setattr(Straight, "_hand_over", at_the_end)
+    async with network.gateway() as (_, api):
+        reader, writer = await opened(api)
+        writer.write(body(anchor_body(1))(ANCHOR, "")[0])
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert handed_over.is_set()
+        writer.close()
+    gc.collect()  # a task that failed says so when it is forgotten
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_nothing_is_said_of_a_vote_before_it_is_durable(network: Network, straight: list[str]) -> None:
+    disk, may_sync = FragileDisk(), threading.Event()
+    async with network.gateway(disk=disk) as (gateway, api):
+        await api.vote("first")
+        kept = gateway.durability.accepted_count
+        disk.refuse = lambda operation, count, path: operation == "sync" and not may_sync.wait(10)
+        reader, writer = await opened(api)
+        writer.write(request("v", wait=0.1))
+        said = asyncio.create_task(answer_of(reader))
+        await until(lambda: straight == ["v"], "it is taken")
+        await asyncio.sleep(0.4)
+        try:
+            assert not said.done()
+            assert gateway.durability.accepted_count == kept
+        finally:
+            may_sync.set()
+        status, _, document = await said
+        assert (status, document["status"]) == ("HTTP/1.1 202 Accepted", "pending")
+        assert gateway.durability.accepted_count == kept + 1
+        writer.close()
 
 
 async def test_what_is_no_http_behind_a_vote_that_waits_is_answered_behind_it(
