@@ -57,6 +57,22 @@ def refusal(mempool: Mempool, transaction: Transaction, accounts: Accounts) -> s
     return str(error.value)
 
 
+def test_who_adds_after_blocks_that_the_pool_was_not_told_of_has_no_stale_ones() -> None:
+    accounts = Accounts()
+    mempool = pool(nonce_gap_max=3, sender_transactions_max=2)
+    for nonce in (0, 1):
+        mempool.add(make(nonce=nonce), state=accounts)
+    accounts.nonces[RICH.address] = 2
+    mempool.add(make(nonce=2), state=accounts)
+    assert [transaction.nonce for transaction in select(mempool, accounts)] == [2]
+    assert (len(mempool), mempool.ready_count) == (1, 1)
+    accounts.nonces[RICH.address] = 9  # all that waited is stale
+    mempool.add(make(nonce=10), state=accounts)
+    assert select(mempool, accounts) == []
+    mempool.add(make(nonce=9), state=accounts)
+    assert [transaction.nonce for transaction in select(mempool, accounts)] == [9, 10]
+
+
 def test_refusals_are_worded_as_geth_does() -> None:
     accounts = Accounts(balance=100_000)
     accounts.nonces[RICH.address] = 5

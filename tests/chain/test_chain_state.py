@@ -248,3 +248,25 @@ def test_a_reverted_code_is_not_written() -> None:
     state.revert(mark)
     assert state.code(CONTRACTS[0]) == b""
     assert state.commit() == (patricia.EMPTY_ROOT, {})
+
+
+def test_records_that_were_added_together_are_undone_together() -> None:
+    state = State({keyspace.RECORD + b"old": b"1"}, patricia.EMPTY_ROOT)
+    state.add_records({b"kept": b"2"})
+    mark = state.snapshot()
+    state.add_records({b"first": b"3", b"second": b"4"})
+    state.set_record(b"first", b"5")
+    state.set_record(b"old", b"6")
+    assert [state.record(key) for key in (b"first", b"second", b"old")] == [b"5", b"4", b"6"]
+    state.revert(mark)
+    assert [state.record(key) for key in (b"first", b"second", b"old", b"kept")] == [None, None, b"1", b"2"]
+    assert state.commit() == (patricia.EMPTY_ROOT, {keyspace.RECORD + b"kept": b"2"})
+
+
+def test_a_balance_does_not_overflow() -> None:
+    state = State({}, patricia.EMPTY_ROOT)
+    state.add_balance(PEOPLE[0], (1 << 256) - 2)
+    state.add_balance(PEOPLE[0], 1)
+    with pytest.raises(LedgerError, match="expected 0 to 2"):
+        state.add_balance(PEOPLE[0], 1)
+    assert state.balance(PEOPLE[0]) == (1 << 256) - 1

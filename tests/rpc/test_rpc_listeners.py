@@ -249,6 +249,18 @@ async def is_closed(reader: asyncio.StreamReader) -> bool:
             return True
 
 
+@pytest.mark.parametrize("limits", [Limits(body_bytes_max=100)])
+async def test_a_body_that_comes_with_its_head_may_have_no_more_bytes_than_another(server_url: str) -> None:
+    call = b'{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}'
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    for size, status in ((100, b"200"), (101, b"413")):
+        reader, writer = await open_raw(server_url)
+        writer.write(head % size + call.ljust(size))
+        async with asyncio.timeout(WITHIN_S):
+            assert status in await reader.readline()
+        writer.close()
+
+
 @pytest.mark.parametrize("limits", [Limits(connections_max=6, connections_per_address_max=3)])
 async def test_connections_are_bounded_in_all_and_from_one_address(rpc: Caller, server_url: str) -> None:
     begun = b"POST / HTTP/1.1\r\nHost: x\r\n"
