@@ -15,7 +15,7 @@ Messages = Iterator[tuple[Kind, bytes]]
 class Gossip:
     """Transactions that came from clients and that no peer has been told of.
 
-    A client's is sent on at once. A gateway sends its own to every validator, so peers are told only the hashes, and
+    A client's is sent on after GOSSIP_AFTER_S. A gateway sends its own to every validator, so peers are told only the hashes, and
     only of those that still wait a while later: the bytes would come to each validator once from each of the others.
     """
 

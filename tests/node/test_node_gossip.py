@@ -1,4 +1,4 @@
-"""What peers are told of new transactions: clients' at once, gateways' by hash, and only what still waits."""
+"""What peers are told of new transactions: clients' whole, gateways' by hash, and only what still waits."""
 
 from node.chain.signing import SigningKey
 from node.chain.transaction import Transaction, sign_transaction
