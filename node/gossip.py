@@ -15,8 +15,9 @@ Messages = Iterator[tuple[Kind, bytes]]
 class Gossip:
     """Transactions that came from clients and that no peer has been told of.
 
-    A client's is sent on after GOSSIP_AFTER_S. A gateway sends its own to every validator, so peers are told only the hashes, and
-    only of those that still wait a while later: the bytes would come to each validator once from each of the others.
+    A client's is sent on after GOSSIP_AFTER_S. A gateway sends its own to every validator, so peers are told only the
+    hashes, and only of those that still wait a while later: the bytes would come to each validator once from each of
+    the others.
     """
 
     def __init__(self, mempool: Container[bytes], is_gateway: Callable[[bytes], bool]) -> None:
