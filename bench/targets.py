@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from bench import tables
+from bench.speed import Speed, SpeedProbe
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "targets"
 REPORT = ROOT / "bench" / "targets.md"
 TABLE_BEGINS, TABLE_ENDS = "<!-- the table: make bench-targets ARGS=--write -->", "<!-- the table ends -->"
-HEADINGS = ("work", "target", "median", "least – most", "met", "runs", "command")
+HEADINGS = ("work", "target", "median", "least – most", "met", "cores at", "at full speed", "runs", "command")
 RUNS = 5
 RUN_WITHIN_S, STOP_WITHIN_S = 600.0, 30.0
 SHARE_MIN = 0.005  # of the records: less, and some benchmark has nothing to measure
@@ -190,7 +191,7 @@ def run_once(row: Row, number: int) -> dict[str, Any]:
     command = [sys.executable, *row.command, "--runs", "1", "--json", str(told)]
     command += ["--plot", str(OUT / f"{row.name}-{number}.png")] if row.plots else []
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "140"}
-    with log.open("wb") as output:
+    with log.open("wb") as output, SpeedProbe() as probe:
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -211,7 +212,7 @@ def run_once(row: Row, number: int) -> dict[str, Any]:
         raise Failed(f"exit code {code}: {said[-SAID_CHARACTERS:]}")
     document: dict[str, Any] = json.loads(told.read_text())
     figures: dict[str, Any] = document.get("median", document)
-    return figures
+    return figures | {"speed": probe.speed}
 
 
 def _stop(child: "subprocess.Popen[bytes]") -> None:
@@ -241,22 +242,42 @@ def values_of(target: Target, figures: Sequence[dict[str, Any]]) -> list[float]:
     return values
 
 
-def lines_of(row: Row, found: Found, before: Mapping[str, str]) -> Iterator[str]:
+def speeds_of(figures: Sequence[dict[str, Any]]) -> list[Speed]:
+    """How fast the cores were in each run that tells."""
+    return [one["speed"] for one in figures if "speed" in one]
+
+
+def at_full_speed(target: Target, figures: Sequence[dict[str, Any]], full_ms: float) -> tuple[str, str]:
+    """At which part of their speed the cores ran (median), and what a rate would be had they run at all of it.
+
+    `full_ms`: what the probe's work takes on a core that nobody slows.
+    """
+    parts = [full_ms / speed.mean_ms for speed in speeds_of(figures)]
+    if not parts:
+        return "", ""
+    values = values_of(target, figures)
+    if target.unit != "/s" or len(values) != len(parts):
+        return f"{statistics.median(parts):.2f}", ""
+    full = statistics.median(value / part for value, part in zip(values, parts, strict=True))
+    return f"{statistics.median(parts):.2f}", shown(full, target.unit)
+
+
+def lines_of(row: Row, found: Found, before: Mapping[str, str], full_ms: float) -> Iterator[str]:
     """The table's lines of a row; `before`: lines of an earlier table, which stay where nothing was measured."""
     command = " ".join(row.command).replace("-P -m cluster", "psephos").replace("-m bench.peers", "bench.peers")
     for target in row.targets:
         wanted = f"{'≥' if target.at_least else '≤'} {shown(target.bound, target.unit)}"
         values = values_of(target, found.figures)
         if not values:
-            empty = tables.row([target.what, wanted, "not measured", "", "–", "0", f"`{command}`"])
+            empty = tables.row([target.what, wanted, "not measured", "", "–", "", "", "0", f"`{command}`"])
             yield before.get(target.what, empty)
             continue
         middle = statistics.median(values)
         bounds = f"{shown(min(values), '')} – {shown(max(values), target.unit)}"
         verdict = "✓" if target.is_met(middle) else "✗"
         runs = f"{len(values)} on {tables.today()}"
-        cells = [target.what, wanted, f"**{shown(middle, target.unit)}**", bounds, verdict, runs, f"`{command}`"]
-        yield tables.row(cells)
+        cells = [target.what, wanted, f"**{shown(middle, target.unit)}**", bounds, verdict]
+        yield tables.row([*cells, *at_full_speed(target, found.figures, full_ms), runs, f"`{command}`"])
 
 
 def remarks_of(row: Row, found: Found) -> Iterator[str]:
@@ -282,8 +303,9 @@ def text_of(found: Mapping[str, Found], rows: Sequence[Row], where: str, before:
     """The table, what must be said of it, and the machine."""
     lines = [tables.row(HEADINGS), "|" + "---|" * len(HEADINGS)]
     remarks: list[str] = []
+    full_ms = min((speed.fast_ms for one in found.values() for speed in speeds_of(one.figures)), default=0.0)
     for row in rows:
-        lines += lines_of(row, found.get(row.name, Found()), before)
+        lines += lines_of(row, found.get(row.name, Found()), before, full_ms)
         remarks += remarks_of(row, found.get(row.name, Found()))
     return "\n".join([*lines, "", where, "", *(f"- {' '.join(remark.split())}" for remark in remarks)]).strip()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from bench import profile, tables, targets
 from bench.sampled import START
+from bench.speed import Speed, SpeedProbe, work
 from cluster.bench.run import Run
 
 peers = importlib.import_module("bench.peers")  # beside a folder of that name, which mypy takes for the module
@@ -121,13 +123,31 @@ def test_a_target_is_held_against_its_bound() -> None:
         "restarted_bytes": 251e6,
     }
     found = targets.Found([medians, {**medians, "ratio": 1.1}, {**medians, "ratio": 1.4}])
-    cells = [[cell.strip() for cell in line.split("|")] for line in targets.lines_of(row, found, {})]
+    cells = [[cell.strip() for cell in line.split("|")] for line in targets.lines_of(row, found, {}, 0.0)]
     assert [line[5] for line in cells] == ["✗", "✓", "✗", "–"]  # the last is missing: not measured, never met
     assert cells[0][3:5] == ["**1.30×**", "1.10 – 1.40×"]
     before = {row.targets[3].what: "| as it was |", row.targets[0].what: "| replaced |"}
-    assert [line for line in targets.lines_of(row, found, before) if "as it was" in line or "replaced" in line] == [
-        "| as it was |"
-    ]
+    lines = list(targets.lines_of(row, found, before, 0.0))
+    assert [line for line in lines if "as it was" in line or "replaced" in line] == ["| as it was |"]
+
+
+def test_a_rate_says_what_slowed_cores_took_from_it() -> None:
+    rate = targets.Target("x", lambda figures: figures["rate"], 1.0, True, "/s")
+    row = targets.Row("one", ("--count", "1000"), (rate, replace(rate, what="y", unit=" ms")))
+    runs: list[dict[str, Any]] = [{"rate": 750.0, "speed": Speed(2.0, 1.8)}, {"rate": 500.0, "speed": Speed(3.0, 1.5)}, {"rate": 1_100.0}]
+    lines = targets.text_of({"one": targets.Found(runs[:2])}, [row], "", {}).splitlines()[2:4]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+    # The work takes 1.5 ms at full speed: 0.75 and 0.5 of it, and so 1,000 a second both times.
+    assert [line[6:8] for line in cells] == [["0.62", "1,000/s"], ["0.62", ""]]
+    lines = targets.text_of({"one": targets.Found(runs)}, [row], "", {}).splitlines()[2:3]
+    assert lines[0].split("|")[7].strip() == "", "a run that does not tell is not guessed at"
+
+
+def test_the_cores_speed_is_sampled_while_something_else_runs() -> None:
+    with SpeedProbe() as probe:
+        burnt = sum(work() for _ in range(20))
+    assert 0 < probe.speed.fast_ms <= probe.speed.mean_ms
+    assert burnt > 0
 
 
 def test_runs_take_turns_one_that_fails_is_tried_again_and_no_run_begins_too_late(
