@@ -134,7 +134,9 @@ def test_a_target_is_held_against_its_bound() -> None:
 def test_a_rate_says_what_slowed_cores_took_from_it() -> None:
     rate = targets.Target("x", lambda figures: figures["rate"], 1.0, True, "/s")
     row = targets.Row("one", ("--count", "1000"), (rate, replace(rate, what="y", unit=" ms")))
-    runs: list[dict[str, Any]] = [{"rate": 750.0, "speed": Speed(2.0, 1.8)}, {"rate": 500.0, "speed": Speed(3.0, 1.5)}, {"rate": 1_100.0}]
+    runs: list[dict[str, Any]] = [
+        {"rate": 750.0, "speed": Speed(2.0, 1.8)}, {"rate": 500.0, "speed": Speed(3.0, 1.5)}, {"rate": 1_100.0},
+    ]  # fmt: skip
     lines = targets.text_of({"one": targets.Found(runs[:2])}, [row], "", {}).splitlines()[2:4]
     cells = [[cell.strip() for cell in line.split("|")] for line in lines]
     # The work takes 1.5 ms at full speed: 0.75 and 0.5 of it, and so 1,000 a second both times.
