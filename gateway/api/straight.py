@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from aiohttp import StreamReader, hdrs, web
@@ -45,6 +45,7 @@ class Rest(NamedTuple):
     one: "_Request"
 
 
+_Taken = TypeVar("_Taken")
 _REQUEST_ID = istr(REQUEST_ID_HEADER)
 _REASONS = {200: "OK", 202: "Accepted"}
 
@@ -169,12 +170,9 @@ class Straight(RequestHandler):
         counter, began_s = self._counter, time.perf_counter()
         if not counter.admits(message.headers, "anchor"):
             return False
-        raw = payload.read_nowait()
-        taken = counter.anchor(raw)
+        taken = self._taken(message, payload, counter.anchor)
         if taken is None:
-            self._messages[0] = (message, _refilled(raw, self))
             return False
-        self._begin()
         self._at_hand = one = _Request(counter.guard.begin_over(self.transport), message, began_s)
         counter.spawn(self._serve_anchor(one, *taken))
         return True
@@ -197,23 +195,31 @@ class Straight(RequestHandler):
         wait_s = waiting_s(headers, counter.gateway)
         if wait_s <= 0 or not counter.admits(headers):
             return False
-        raw = payload.read_nowait()
-        taken = counter.take(raw)
+        taken = self._taken(message, payload, counter.take)
         if taken is None:
-            self._messages[0] = (message, _refilled(raw, self))
             return False
-        self._begin()
         connection = counter.guard.begin_over(self.transport)
         self._at_hand = one = _AtHand(self, connection, message, taken, began_s)
         one.due = call_at_end(taken[0], one, wait_s)
         return True
 
-    def _begin(self) -> None:
-        """The one request that is there leaves the queue, and those behind it have its place."""
+    def _taken(
+        self, message: RawRequestMessage, payload: StreamReader, read: Callable[[bytes], _Taken | None]
+    ) -> _Taken | None:
+        """What `read` makes of the body; then the request leaves the queue, and those behind it have its place.
+
+        None where it makes nothing of it: the request stays, with its body.
+        """
+        raw = payload.read_nowait()
+        taken = read(raw)
+        if taken is None:
+            self._messages[0] = (message, _refilled(raw, self))
+            return None
         self._messages.clear()
         if self._parser is not None:
             self._parser.message_consumed()
         self._request_in_progress = True
+        return taken
 
     def end(self, one: "_AtHand") -> None:
         """Answer, or let aiohttp do so: the end of the ballot at hand is known, or its caller waits no longer."""
