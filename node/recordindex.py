@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from rbloom import Bloom
 
 from node.chain import keyspace
+from node.chain.errors import LedgerError
 
 RUN_KEYS = 1 << 16
 PAGE_KEYS = 32
@@ -136,7 +137,10 @@ class RecordIndex:
             self._keep(height, packed.block, packed.pairs)
 
     def fill(self) -> Iterator[None]:
-        """Learn the stored runs, a little between any two yields, so that new ids need not be looked for in them."""
+        """Learn the stored runs, a little between any two yields, so that new ids need not be looked for in them.
+
+        Raises LedgerError when one is not there.
+        """
         for group in self._groups:
             for run in group.runs:
                 if run.filter is not None:
@@ -149,6 +153,12 @@ class RecordIndex:
                     group.filter.update(found)
                     keys += found
                 yield
+                if not keys:
+                    number = int.from_bytes(run.start[1:], "big")
+                    raise LedgerError(
+                        f"the database lacks run {number} of its index of ids, of {self._runs}: it is damaged; move it "
+                        "away and start again: the node fetches the chain from its peers"
+                    )
                 run.filter = _filter(keys)
                 group.unread_count -= 1
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from node.chain import keyspace
 from node.chain.contracts import flatlog
+from node.chain.errors import LedgerError
 from node.recordindex import KEY_BYTES, PAGE_KEYS, RecordIndex
 
 
@@ -170,6 +171,18 @@ def test_a_key_that_two_neighbours_spell_together_is_not_there() -> None:
     assert spelled > page[: len(spelled)], "else another page would be looked into"
     assert index.get(keyspace.RECORD + spelled) is None
     assert [index.get(key) for key in writes] == [b"\2" * 6] * 2
+
+
+def test_a_run_that_is_gone_is_told() -> None:
+    """Its ids would be taken for new ones."""
+    database = CountingDatabase()
+    index = RecordIndex(database, run_keys=2)
+    for height in range(1, 5):
+        store(index, database, height, records(range(height, height + 1)))
+    for key in [key for key in database.values if key[:5] == keyspace.ID_RUN + (1).to_bytes(4, "big")]:
+        del database.values[key]
+    with pytest.raises(LedgerError, match="lacks run 1 of its index of ids, of 3: it is damaged; move it away"):
+        list(RecordIndex(database, run_keys=2).fill())
 
 
 def test_misuse_is_refused() -> None:
