@@ -21,7 +21,7 @@ from gateway.server import ANCHOR, SUBMIT, HttpServer, make_app
 from gateway.service import Gateway
 from serving.logs import REQUEST_ID
 from tests.gateway.conftest import FragileDisk
-from tests.gateway.gateway_network import Network, until
+from tests.gateway.gateway_network import Caller, Network, until
 from tests.gateway.test_gateway_shortcut import ROUTED
 from tests.gateway.test_gateway_straight import answer_of, opened, request
 from tests.gateway.test_gateway_straight_anchors import body as anchor_body
@@ -37,13 +37,21 @@ OWN = re.compile(
 Form = Callable[[str, str], tuple[bytes, ...]]  # (path, voter) → what is sent, piece by piece
 
 
+async def with_a_vote_that_waits(
+    network: Network, api: Caller, straight: list[str]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection whose vote, a's, is taken, while no block is made."""
+    await api.vote("first")
+    network.mining = False
+    reader, writer = await opened(api)
+    writer.write(request("a"))
+    await until(lambda: "a" in straight, "a is taken")
+    return reader, writer
+
+
 async def test_more_may_come_early_than_are_queued(network: Network, straight: list[str]) -> None:
     async with network.gateway() as (_, api):
-        await api.vote("first")
-        network.mining = False
-        reader, writer = await opened(api)
-        writer.write(request("a"))
-        await until(lambda: "a" in straight, "a is taken")
+        reader, writer = await with_a_vote_that_waits(network, api, straight)
         voters = [f"v{number}" for number in range(70)]
         writer.write(b"".join(request(voter) for voter in voters))
         await writer.drain()
@@ -200,11 +208,7 @@ async def test_what_is_no_http_behind_a_vote_that_waits_is_answered_behind_it(
     network: Network, straight: list[str]
 ) -> None:
     async with network.gateway() as (_, api):
-        await api.vote("first")
-        network.mining = False
-        reader, writer = await opened(api)
-        writer.write(request("a"))
-        await until(lambda: "a" in straight, "a is taken")
+        reader, writer = await with_a_vote_that_waits(network, api, straight)
         writer.write(b"no http\r\n\r\n")
         await asyncio.sleep(0.05)
         network.mining = True

@@ -1,7 +1,8 @@
 """What the node's tests share: a network of known keys, and chains on LevelDB in a temporary folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -69,3 +70,20 @@ def extend(ledger: Ledger, database: LevelDB, transactions: list[Transaction]) -
     database.write(ledger.writes_of(executed, certificate))
     ledger.advance(executed)
     return certificate
+
+
+class Writable(Protocol):
+    """What takes a block's writes."""
+
+    def write(self, puts: Mapping[bytes, bytes]) -> None: ...
+
+
+def catch_up(ledger: Ledger, database: Writable, source: Ledger) -> None:
+    """Execute what `source` has beyond the ledger's head, and make it final in the ledger's database."""
+    for height in range(ledger.head.number + 1, source.head.number + 1):
+        block, certificate = source.block(height), source.certificate(height)
+        assert block is not None
+        assert certificate is not None
+        executed = ledger.execute(block)
+        database.write(ledger.writes_of(executed, certificate))
+        ledger.advance(executed)

@@ -16,7 +16,7 @@ from node.chain.transaction import Transaction, sign_transaction
 from node.consensus.quorum import proposer
 from node.ledger import Ledger
 from node.leveldb import LevelDB
-from tests.node.conftest import CHAIN_ID, GATEWAY_KEY, certify
+from tests.node.conftest import CHAIN_ID, GATEWAY_KEY, catch_up, certify
 
 ELECTION = 5
 GAS = 5_000_000
@@ -157,13 +157,7 @@ def _same_as_in_one_go(life: Life, path: Path) -> bool:
     """Whether a node that fetches this chain, and never restarts, has the same database in the end."""
     database = LevelDB(path)
     ledger = Ledger(database, life.genesis, run_keys=life.run_keys)
-    for height in range(1, life.ledger.head.number + 1):
-        block, certificate = life.ledger.block(height), life.ledger.certificate(height)
-        assert block is not None
-        assert certificate is not None
-        executed = ledger.execute(block)
-        database.write(ledger.writes_of(executed, certificate))
-        ledger.advance(executed)
+    catch_up(ledger, database, life.ledger)
     ends = b"", b"\xff"
     same = list(database.scan(*ends)) == list(life.database.scan(*ends))
     database.close()

@@ -22,6 +22,7 @@ from node.ledger import Ledger
 from node.leveldb import LevelDB
 from node.pruning import oldest_state, prune
 from node.rpc.server import RpcServer
+from tests.node.conftest import catch_up
 from tests.rpc.rpc_harness import ALICE, BOB, GATEWAY_KEY, Caller, LoneNode, MemoryDatabase, RpcFailure
 
 NODE = keyspace.TRIE_NODE
@@ -116,13 +117,7 @@ def test_a_pruned_chain_is_an_archive_from_its_horizon_on(before: list[int], kee
     assert others == {key: node.database.get(key) for key in others}  # blocks, receipts, records: all of them
     grow(node, after)  # its state roots are checked: `include` builds, and a reopened archive executes
     twin = Ledger(archive, node.chain.genesis)
-    for height in range(head + 1, node.chain.head.number + 1):
-        block, certificate = node.chain.block(height), node.chain.certificate(height)
-        assert block is not None
-        assert certificate is not None
-        executed = twin.execute(block)
-        archive.write(twin.writes_of(executed, certificate))
-        twin.advance(executed)
+    catch_up(twin, archive, node.chain)
     assert twin.head == node.chain.head
     assert prune(node.database, node.chain, keep) == max(0, node.chain.head.number + 1 - keep)
     assert answers(node.chain, node.database, node.chain.head.number) == answers(twin, archive, twin.head.number)
