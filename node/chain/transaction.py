@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from merkle import rlp
 from merkle.keccak import keccak256
@@ -213,32 +214,41 @@ def sign_transaction(
     access_list: Sequence[tuple[bytes, Sequence[bytes]]] = (),
 ) -> Transaction:
     """Make and sign an EIP-1559 transaction. Amounts are in wei; `to` has 20 bytes. Raises InvalidTransaction."""
-    numbers = (chain_id, nonce, max_priority_fee_per_gas, max_fee_per_gas, gas_limit)
     accesses: list[rlp.Item] = [[address, list(slots)] for address, slots in access_list]
-    fields: list[rlp.Item] = [*map(rlp.encode_int, numbers), to, rlp.encode_int(value), data, accesses]
-    unsigned = b"".join(map(rlp.encode, fields))
+    before, after = _around_nonce(chain_id, max_priority_fee_per_gas, max_fee_per_gas, gas_limit, to, value)
+    parts = (before, rlp.encode(rlp.encode_int(nonce)), after, rlp.encode(data), rlp.encode(accesses))
+    unsigned = b"".join(parts)
     signing_hash = keccak256(b"\x02" + rlp.encode_list((unsigned,)))
     signature = key.sign(signing_hash)
     items = (signature[64:].lstrip(b"\0"), signature[:32].lstrip(b"\0"), signature[32:64].lstrip(b"\0"))
     raw = b"\x02" + rlp.encode_list((unsigned, *map(rlp.encode, items)))
-    if max(numbers) >> 64 or value >> 256 or len(to) not in (0, 20) or access_list or len(raw) > TRANSACTION_BYTES_MAX:
+    largest = max(chain_id, nonce, max_priority_fee_per_gas, max_fee_per_gas, gas_limit)
+    if largest >> 64 or value >> 256 or len(to) not in (0, 20) or access_list or len(raw) > TRANSACTION_BYTES_MAX:
         transaction = decode_transaction(raw)  # which refuses what nobody would take
         transaction.remember_sender(key.address)
         return transaction
-    return Transaction(
-        type=2,
-        chain_id=chain_id,
-        nonce=nonce,
-        max_priority_fee_per_gas=max_priority_fee_per_gas,
-        max_fee_per_gas=max_fee_per_gas,
-        gas_limit=gas_limit,
-        to=to,
-        value=value,
-        data=data,
-        access_list=(),
-        signature=signature,
-        signing_hash=signing_hash,
-        raw=raw,
-        hash=keccak256(raw),
-        _sender=key.address,
+    return Transaction(  # by position, as above
+        2,
+        chain_id,
+        nonce,
+        max_priority_fee_per_gas,
+        max_fee_per_gas,
+        gas_limit,
+        to,
+        value,
+        data,
+        (),
+        signature,
+        signing_hash,
+        raw,
+        keccak256(raw),
+        key.address,
     )
+
+
+@lru_cache(256)
+def _around_nonce(chain_id: int, tip: int, fee: int, gas_limit: int, to: bytes, value: int) -> tuple[bytes, bytes]:
+    """The encoded fields before and behind the nonce, up to the data: who sends many has few of them."""
+    numbers = (chain_id, tip, fee, gas_limit)
+    before, *fees = (rlp.encode(rlp.encode_int(number)) for number in numbers)
+    return before, b"".join((*fees, rlp.encode(to), rlp.encode(rlp.encode_int(value))))
