@@ -4,7 +4,6 @@ import asyncio
 import logging
 import statistics
 import time
-import uuid
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from gateway.chain import Standing
 from gateway.config import AnchorsConfig
 from gateway.core import Core
 from gateway.lookups import AnchorLookups
+from gateway.models import show_batch_id, uuid_text
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.shown import shown_time
@@ -35,15 +35,15 @@ STATUSES = ("pending", "processing", "completed", "failed")
 
 
 @lru_cache(IDS_AT_HAND)
-def anchor_id(batch: uuid.UUID) -> str:
+def anchor_id(batch_id: bytes) -> str:
     """The anchor's id: the same from every gateway."""
-    return _uuid5(batch.bytes, b"psephos:anchor")
+    return _uuid5(batch_id[:16], b"psephos:anchor")
 
 
 @lru_cache(IDS_AT_HAND)
-def job_id(batch: uuid.UUID) -> str:
+def job_id(batch_id: bytes) -> str:
     """The id of the work of anchoring it, of which there is one."""
-    return _uuid5(batch.bytes, b"psephos:job")
+    return _uuid5(batch_id[:16], b"psephos:job")
 
 
 def _uuid5(namespace: bytes, name: bytes) -> str:
@@ -54,13 +54,7 @@ def _uuid5(namespace: bytes, name: bytes) -> str:
     digest = bytearray(sha1(namespace + name, usedforsecurity=False).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x50  # version
     digest[8] = digest[8] & 0x3F | 0x80  # variant
-    text = digest.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def batch_of(record: Anchor) -> uuid.UUID:
-    """The batch id as its owner knows it."""
-    return uuid.UUID(bytes=record.batch_id[:16])
+    return uuid_text(digest.hex())
 
 
 def status_of(item: Item) -> str:
@@ -107,7 +101,7 @@ class Anchorage:
         self._core = core
         self._config = config
         self._callbacks = callbacks
-        self._batches: OrderedDict[str, uuid.UUID] = OrderedDict()  # anchor id → batch id
+        self._batches: OrderedDict[str, bytes] = OrderedDict()  # anchor id → batch id
         self._times_s: deque[float] = deque(maxlen=TIMES_KEPT)
         self._completions: deque[float] = deque(maxlen=IDS_KEPT)
         self._completed: int | None = None
@@ -118,7 +112,7 @@ class Anchorage:
     async def start(self) -> None:
         for waiting in self._core.book.anchors():
             if isinstance(waiting.record, Anchor):
-                self.remember(batch_of(waiting.record))
+                self.remember(waiting.record.batch_id)
         self._spawn(self._retry_now_and_then())
         self._spawn(self._report_now_and_then())
         for batch_id in self._callbacks.waiting():
@@ -143,9 +137,9 @@ class Anchorage:
         """Whether one validator says that there is an anchor of a batch; None where nobody says in time. Not proven."""
         return await self._lookups.is_told(batch_id, within_s)
 
-    async def submit(self, anchor: Anchor, batch: uuid.UUID, callback_url: str | None) -> tuple[Item, bool]:
+    async def submit(self, anchor: Anchor, callback_url: str | None) -> tuple[Item, bool]:
         """Make the anchor of a batch durable, or find it; whether it is new. Raises Problem."""
-        self.remember(batch)
+        self.remember(anchor.batch_id)
         if callback_url is None:
             return await self._core.anchor(anchor)
         # Before the anchor, so that no end is missed; a caller who is refused changes nothing for one who was not.
@@ -166,15 +160,15 @@ class Anchorage:
             await self._callbacks.register(standing.record.batch_id, callback_url)
             await self._tell(standing.record, "completed", standing, None)
 
-    def remember(self, batch: uuid.UUID) -> None:
+    def remember(self, batch_id: bytes) -> None:
         """Note the anchor id of a batch, so that it can be found by it."""
-        self._batches[anchor_id(batch)] = batch
+        self._batches[anchor_id(batch_id)] = batch_id
         if len(self._batches) > IDS_KEPT:
             self._batches.popitem(last=False)
 
-    def batch(self, given: uuid.UUID) -> uuid.UUID:
+    def batch_id(self, given: bytes) -> bytes:
         """The batch id behind an anchor id that was seen lately; any other id is taken for a batch id."""
-        return self._batches.get(str(given), given)
+        return self._batches.get(show_batch_id(given), given)
 
     def _ended(self, item: Item) -> None:
         if not isinstance(item.record, Anchor):
@@ -186,11 +180,11 @@ class Anchorage:
             self._spawn(self._tell(item.record, status_of(item), item, item.reason or item.failed))
 
     async def _tell(self, anchor: Anchor, status: str, known: Item | Standing, error: str | None) -> None:
-        batch, place = batch_of(anchor), known.place
+        batch_id, place = anchor.batch_id, known.place
         body = {
             "event": f"anchor.{status}",
-            "anchor_id": anchor_id(batch),
-            "batch_id": str(batch),
+            "anchor_id": anchor_id(batch_id),
+            "batch_id": show_batch_id(batch_id),
             "merkle_root": anchor.merkle_root.hex(),
             "product_count": anchor.leaf_count,
             "algorithm": anchor.algorithm or "unspecified",
@@ -199,7 +193,7 @@ class Anchorage:
             "block_number": None if place is None else place.block_number,
             "block_hash": None if place is None else "0x" + place.block_hash.hex(),
             "error": error,
-            "job_id": job_id(batch),
+            "job_id": job_id(batch_id),
         }
         may_change = isinstance(known, Item) and known.failed is not None
         await self._callbacks.tell(anchor.batch_id, body, ended=not may_change)
@@ -217,7 +211,7 @@ class Anchorage:
                 return
             await asyncio.sleep(ASK_AGAIN_S)
         # Neither the journal nor the chain knows it: its anchor was never acknowledged.
-        log.warning("nobody is told of batch %s, which was never anchored", uuid.UUID(bytes=batch_id[:16]))
+        log.warning("nobody is told of batch %s, which was never anchored", show_batch_id(batch_id))
         await self._callbacks.forget(batch_id)
 
     async def _retry_now_and_then(self) -> None:
@@ -306,15 +300,15 @@ def _read_cursor(cursor: str | None) -> tuple[str, tuple[int, bytes] | None, int
 
 def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | None) -> dict[str, Any]:
     """An anchor as its owner sees it. What only a journal knew is null once that is lost."""
-    batch = batch_of(anchor)
+    batch_id = anchor.batch_id
     final = shown_time(standing.timestamp) if standing is not None else None
     # A block's time is in whole seconds, so that it may lie before the moment in which the anchor came.
     updated_s = max(0 if item is None else item.updated_at_ms / 1000, 0 if standing is None else standing.timestamp)
     failed = item is not None and standing is None
     return {
-        "anchor_id": anchor_id(batch),
-        "id": anchor_id(batch),
-        "batch_id": str(batch),
+        "anchor_id": anchor_id(batch_id),
+        "id": anchor_id(batch_id),
+        "batch_id": show_batch_id(batch_id),
         "merkle_root": anchor.merkle_root.hex(),
         "product_count": anchor.leaf_count,
         "status": "completed" if standing is not None or item is None else status_of(item),
@@ -328,6 +322,6 @@ def view(chain_id: int, anchor: Anchor, item: Item | None, standing: Standing | 
         "created_at": final if item is None else shown_time(item.received_at_ms / 1000),
         "updated_at": shown_time(updated_s) if updated_s else None,
         "anchored_at": final,
-        "job_id": job_id(batch),
+        "job_id": job_id(batch_id),
         "algorithm": anchor.algorithm or "unspecified",
     }

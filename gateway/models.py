@@ -9,9 +9,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from node.chain.contracts.ballots import CONTENT_BYTES_MAX
 
 VOTES_MAX = 1_000
+PRODUCTS_MAX = (1 << 64) - 1
+ALGORITHM_CHARS_MAX = 64
 ELECTION_ID_MAX = (1 << 256) - 1
 ELECTION_ID_EXPECTED = "a whole number from 0 to 2^256 - 1, as decimal digits in a string where it is above 2^64 - 1"
 _JSON_SAFE_MAX = (1 << 53) - 1
+_ZEROS = bytes(16)
 _DECIMAL = re.compile(r"\d{1,78}", re.ASCII)
 
 
@@ -49,12 +52,25 @@ ElectionId = Annotated[int, BeforeValidator(parse_election_id, json_schema_input
 TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=_TextIdIn)]
 
 
-def parse_batch_id(text: str) -> uuid.UUID:
-    """The UUID of a batch id. Raises ValueError."""
+def parse_batch_id(text: str) -> bytes:
+    """The batch id that a UUID's text stands for: the 16 bytes of the UUID and 16 zeros. Raises ValueError."""
+    digits = text.replace("-", "")
     try:
-        return uuid.UUID(text)
+        if len(digits) == 32 and len(found := bytes.fromhex(digits)) == 16:  # as almost all are written
+            return found + _ZEROS
+        return uuid.UUID(text).bytes + _ZEROS
     except ValueError:
         raise ValueError("expected a UUID") from None
+
+
+def show_batch_id(batch_id: bytes) -> str:
+    """The UUID that stands for a batch id, as text."""
+    return uuid_text(batch_id[:16].hex())
+
+
+def uuid_text(digits: str) -> str:
+    """The text of the UUID with these 32 hex digits."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _batch_id(text: str) -> str:
@@ -158,8 +174,10 @@ class AnchorBody(_Body):
     merkle_root: Annotated[
         str, Field(pattern=r"^[0-9a-fA-F]{64}$"), BeforeValidator(_root, json_schema_input_type=_RootIn)
     ]
-    product_count: Annotated[int, Field(ge=0, lt=1 << 64)]
-    algorithm: Annotated[str | None, Field(max_length=64, pattern=r"^[\x00-\x7f]*$", description="ASCII")] = None
+    product_count: Annotated[int, Field(ge=0, lt=PRODUCTS_MAX + 1)]
+    algorithm: Annotated[
+        str | None, Field(max_length=ALGORITHM_CHARS_MAX, pattern=r"^[\x00-\x7f]*$", description="ASCII")
+    ] = None
     callback_url: Annotated[
         str | None, Field(max_length=2048, description="told of the end by a signed POST; its host must be allowed")
     ] = None

@@ -1,7 +1,6 @@
 """Routes of anchors: take one, show one, list them, statistics, and another try for one that failed."""
 
 import time
-import uuid
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +11,7 @@ from gateway.api.common import GATEWAY, answer, number_of, read_body
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.chain import Standing
 from gateway.faults import not_valid
-from gateway.models import AnchorBody, parse_batch_id
+from gateway.models import ALGORITHM_CHARS_MAX, PRODUCTS_MAX, AnchorBody, parse_batch_id, show_batch_id
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.service import Gateway
@@ -22,28 +21,52 @@ from gateway.validators import NoValidator
 LOOK_UP_S = 0.03  # an anchor is answered within 60 ms; what the chain says later is in its status
 MESSAGE = "Anchor request received. Processing in background."
 PAGE_MAX = 100
+ROOT_BYTES = 32
 
 
 async def submit(request: web.Request) -> web.Response:
     """Take an anchor: 202 the first time, 200 after, 409 when the batch has another root."""
     gateway = request.app[GATEWAY]
     body = await read_body(request, AnchorBody)
-    anchor, batch = anchor_of(body)
+    anchor = anchor_of(body)
     if body.callback_url is not None:
         gateway.callbacks.check(body.callback_url)
-    return answer(*await take(gateway, anchor, batch, body.callback_url))
+    return answer(*await take(gateway, anchor, body.callback_url))
 
 
-def anchor_of(body: AnchorBody) -> tuple[Anchor, uuid.UUID]:
-    """The anchor that a body tells of, and its batch."""
-    batch = parse_batch_id(body.batch_id)
+def anchor_of(body: AnchorBody) -> Anchor:
+    """The anchor that a body tells of."""
     root = bytes.fromhex(body.merkle_root)
-    return Anchor(batch.bytes + bytes(16), root, body.product_count, body.algorithm or ""), batch
+    return Anchor(parse_batch_id(body.batch_id), root, body.product_count, body.algorithm or "")
 
 
-async def take(
-    gateway: Gateway, anchor: Anchor, batch: uuid.UUID, callback_url: str | None = None
-) -> tuple[dict[str, Any], int]:
+def read_plain_anchor(document: object) -> Anchor | None:
+    """The anchor of a body without `callback_url`, where each field has the very form that it is usually sent in.
+
+    None: the model shall say what it makes of it, which takes it five times as long.
+    """
+    if type(document) is not dict or document.get("callback_url") is not None:
+        return None
+    batch, root = document.get("batch_id"), document.get("merkle_root")
+    count, algorithm = document.get("product_count"), document.get("algorithm")
+    if type(batch) is not str or type(root) is not str or len(root) != 2 * ROOT_BYTES:
+        return None
+    if type(count) is not int or not 0 <= count <= PRODUCTS_MAX:
+        return None
+    if algorithm is None:
+        algorithm = ""
+    elif type(algorithm) is not str or len(algorithm) > ALGORITHM_CHARS_MAX or not algorithm.isascii():
+        return None
+    try:
+        batch_id, merkle_root = parse_batch_id(batch), bytes.fromhex(root)
+    except ValueError:
+        return None
+    if len(merkle_root) != ROOT_BYTES:  # there was a space between two digits
+        return None
+    return Anchor(batch_id, merkle_root, count, algorithm)
+
+
+async def take(gateway: Gateway, anchor: Anchor, callback_url: str | None = None) -> tuple[dict[str, Any], int]:
     """The answer, with its status, once the anchor is durable, or found. Raises Problem."""
     known = gateway.book.anchor(anchor.batch_id)
     # What the chain refused for good stands there with another root.
@@ -51,9 +74,9 @@ async def take(
     if unknown and (standing := await _standing(gateway, anchor)) is not None:
         if callback_url is not None:
             await gateway.anchorage.tell_completed(standing, callback_url)
-        return _receipt(batch, anchor, "completed"), 200
-    item, is_new = await gateway.anchorage.submit(anchor, batch, callback_url)
-    return _receipt(batch, anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200
+        return _receipt(anchor, "completed"), 200
+    item, is_new = await gateway.anchorage.submit(anchor, callback_url)
+    return _receipt(anchor, "pending" if is_new else status_of(item)), 202 if is_new else 200
 
 
 async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
@@ -69,19 +92,20 @@ async def _standing(gateway: Gateway, anchor: Anchor) -> Standing | None:
     return standing
 
 
-def _receipt(batch: uuid.UUID, anchor: Anchor, status: str) -> dict[str, Any]:
+def _receipt(anchor: Anchor, status: str) -> dict[str, Any]:
+    batch_id = anchor.batch_id
     return {
-        "anchor_id": anchor_id(batch),
-        "batch_id": str(batch),
+        "anchor_id": anchor_id(batch_id),
+        "batch_id": show_batch_id(batch_id),
         "merkle_root": anchor.merkle_root.hex(),
         "status": status,
-        "job_id": job_id(batch),
+        "job_id": job_id(batch_id),
         "message": MESSAGE,
     }
 
 
-def uuid_in(request: web.Request, name: str) -> uuid.UUID:
-    """A UUID of the path. Raises Problem 422."""
+def batch_in(request: web.Request, name: str) -> bytes:
+    """The batch id, or anchor id in its form, of a UUID of the path. Raises Problem 422."""
     text = request.match_info[name]
     try:
         return parse_batch_id(text)
@@ -92,26 +116,24 @@ def uuid_in(request: web.Request, name: str) -> uuid.UUID:
 async def show(request: web.Request) -> web.Response:
     """Everything known of an anchor, by its batch id; an anchor id does while this gateway remembers it."""
     gateway = request.app[GATEWAY]
-    batch = gateway.anchorage.batch(uuid_in(request, "batch_id"))
-    key = batch.bytes + bytes(16)
-    item = gateway.book.anchor(key)
+    batch_id = gateway.anchorage.batch_id(batch_in(request, "batch_id"))
+    item = gateway.book.anchor(batch_id)
     chain_id = gateway.domain.chain_id
     if item is not None and item.durable and item.place is None and isinstance(item.record, Anchor):
         return answer(view(chain_id, item.record, item, None))
-    standing = await gateway.chain.anchor(key, sure=True)
+    standing = await gateway.chain.anchor(batch_id, sure=True)
     if standing is None or not isinstance(standing.record, Anchor):
-        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {batch}.")
+        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {show_batch_id(batch_id)}.")
     return answer(view(chain_id, standing.record, item, standing))
 
 
 async def retry(request: web.Request) -> web.Response:
     """Try a failed anchor again now; 400 where it is not failed."""
     gateway = request.app[GATEWAY]
-    batch = gateway.anchorage.batch(uuid_in(request, "anchor_id"))
-    key = batch.bytes + bytes(16)
-    item = gateway.book.anchor(key)
+    batch_id = gateway.anchorage.batch_id(batch_in(request, "anchor_id"))
+    item = gateway.book.anchor(batch_id)
     if item is None or not item.durable:
-        if await gateway.chain.anchor(key, sure=True) is not None:
+        if await gateway.chain.anchor(batch_id, sure=True) is not None:
             raise Problem(400, "not-failed", "This anchor is completed.")
         raise Problem(404, "unknown-anchor", f"There is no anchor with the id {request.match_info['anchor_id']}.")
     if item.failed is not None:
@@ -121,7 +143,7 @@ async def retry(request: web.Request) -> web.Response:
     else:
         raise Problem(400, "not-failed", f"This anchor is {status_of(item)}.")
     message = "Retry started. Processing in background."
-    return answer({"message": message, "anchor_id": anchor_id(batch), "job_id": job_id(batch)})
+    return answer({"message": message, "anchor_id": anchor_id(batch_id), "job_id": job_id(batch_id)})
 
 
 async def listing(request: web.Request) -> web.Response:

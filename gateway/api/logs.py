@@ -6,12 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.anchors import uuid_in
+from gateway.api.anchors import batch_in
 from gateway.api.common import GATEWAY, answer, election_id_of
 from gateway.chain import Standing
 from gateway.faults import not_valid
 from gateway.logs import LEAVES_MAX, Logs, OutOfRange, UnknownBlock, UnknownLog
-from gateway.models import show_election_id
+from gateway.models import show_batch_id, show_election_id
 from gateway.nullifier import InvalidId
 from gateway.problems import Problem, key_mismatch
 from gateway.receipt import Receipt, head_document, receipt_document, without_record
@@ -123,15 +123,14 @@ async def ballot_receipt(request: web.Request) -> web.Response:
 async def anchor_receipt(request: web.Request) -> web.Response:
     """The receipt of an anchor."""
     gateway = request.app[GATEWAY]
-    batch = uuid_in(request, "batch_id")
+    batch_id = batch_in(request, "batch_id")
     checkpoint = _checkpoint(request)
-    key = batch.bytes + bytes(16)
-    item = gateway.book.anchor(key)
+    item = gateway.book.anchor(batch_id)
     if item is not None and item.durable and item.pending:
-        return _pending({"batch_id": str(batch)})
-    standing = await gateway.chain.anchor(key, sure=True)
+        return _pending({"batch_id": show_batch_id(batch_id)})
+    standing = await gateway.chain.anchor(batch_id, sure=True)
     if standing is None:
-        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {batch}.")
+        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {show_batch_id(batch_id)}.")
     return answer(receipt_document(await request.app[LOGS].receipt(standing, checkpoint=checkpoint)))
 
 

@@ -9,7 +9,6 @@ An anchor has a task, since it is asked after before it is taken.
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -27,7 +26,6 @@ from gateway.api.unreadable import RequestHandler
 from gateway.api.votes import shown_of, told
 from gateway.book import Item, call_at_end
 from gateway.casting import ballot_at_once
-from gateway.models import AnchorBody
 from gateway.plainvotes import Vote, read_plain_vote
 from gateway.problems import Problem
 from gateway.records import Anchor
@@ -99,14 +97,13 @@ class Counter:
             log.exception("a vote could not be taken where it arrived")
             return None
 
-    def anchor(self, raw: bytes) -> tuple[Anchor, uuid.UUID] | None:
-        """The anchor of a body, and its batch; None where there is anything to say about it."""
+    def anchor(self, raw: bytes) -> Anchor | None:
+        """The anchor of a body; None where there is anything to say about it."""
         if len(raw) > self._body_bytes_max:
             return None
         try:
-            body = AnchorBody.model_validate(orjson.loads(raw))
-            return anchors.anchor_of(body) if body.callback_url is None else None
-        except ValueError:  # no JSON, or no anchor
+            return anchors.read_plain_anchor(orjson.loads(raw))
+        except orjson.JSONDecodeError:
             return None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -174,13 +171,13 @@ class Straight(RequestHandler):
         if taken is None:
             return False
         self._at_hand = one = _Request(counter.guard.begin_over(self.transport), message, began_s)
-        counter.spawn(self._serve_anchor(one, *taken))
+        counter.spawn(self._serve_anchor(one, taken))
         return True
 
-    async def _serve_anchor(self, one: "_Request", anchor: Anchor, batch: uuid.UUID) -> None:
+    async def _serve_anchor(self, one: "_Request", anchor: Anchor) -> None:
         REQUEST_ID.set(one.request_id)  # for what is logged from here on, and for the validators that are asked
         try:
-            shown = await anchors.take(self._counter.gateway, anchor, batch)
+            shown = await anchors.take(self._counter.gateway, anchor)
         except Exception as error:
             self._hand_over(one, _raising(error))  # it is told in the usual way
             return

@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.api.common import GATEWAY, answer, read_body
-from gateway.models import BatchId, parse_batch_id
+from gateway.models import BatchId, parse_batch_id, show_batch_id
 from gateway.problems import Problem
 from gateway.product import mismatch, steps_for
 from gateway.receipt import InvalidReceipt, Receipt, parse
@@ -157,14 +157,16 @@ async def _check_anchor(
         shown["checked"].append(f"the anchor's receipt, final in block {receipt.head.header.number}")
         shown["block_number"] = receipt.head.header.number
     if body.batch_id is not None:
-        batch = parse_batch_id(body.batch_id)
-        standing = await gateway.chain.anchor(batch.bytes + bytes(16), sure=True)
+        batch_id = parse_batch_id(body.batch_id)
+        standing = await gateway.chain.anchor(batch_id, sure=True)
         if standing is None:
-            raise InvalidProof(f"there is no anchor of batch {batch}")
+            raise InvalidProof(f"there is no anchor of batch {show_batch_id(batch_id)}")
         reason = mismatch(standing.record, root, body.tree_size, how.name)
         if reason is not None:
             raise InvalidProof(reason)
-        shown["checked"].append(f"the anchor of batch {batch}, final in block {standing.place.block_number}")
+        shown["checked"].append(
+            f"the anchor of batch {show_batch_id(batch_id)}, final in block {standing.place.block_number}"
+        )
         shown["block_number"] = standing.place.block_number
         shown["transaction_id"] = "0x" + standing.place.transaction_hash.hex()
 

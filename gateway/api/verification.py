@@ -8,13 +8,13 @@ from aiohttp import web
 
 from gateway import answers
 from gateway.anchorage import view
-from gateway.api.anchors import BATCH_PATH, uuid_in
+from gateway.api.anchors import BATCH_PATH, batch_in
 from gateway.api.common import GATEWAY, answer, read_body, wait_s
 from gateway.api.operations import Operation, Parameter, Reply
 from gateway.audit import Audit, Busy
 from gateway.faults import not_valid
 from gateway.logs import Logs
-from gateway.models import VerifyChainBody
+from gateway.models import VerifyChainBody, show_batch_id
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.service import Gateway
@@ -70,19 +70,18 @@ def _audit(audit: Audit) -> dict[str, Any]:
 async def verify_anchor(request: web.Request) -> web.Response:
     """Check an anchor anew: the root on the chain against the recorded one, its block's certificate, its proof."""
     gateway = request.app[GATEWAY]
-    batch = gateway.anchorage.batch(uuid_in(request, "batch_id"))
-    key = batch.bytes + bytes(16)
-    item = gateway.book.anchor(key)
+    batch_id = gateway.anchorage.batch_id(batch_in(request, "batch_id"))
+    item = gateway.book.anchor(batch_id)
     recorded = item.record if item is not None and isinstance(item.record, Anchor) else None
     wanted = _wanted_root(request)
     waits = item is not None and item.durable and item.pending
     # One that the chain refused has lost to another root: that one is compared.
-    standing = None if waits else await gateway.chain.anchor(key, sure=True)
+    standing = None if waits else await gateway.chain.anchor(batch_id, sure=True)
     if standing is None or not isinstance(standing.record, Anchor):
         if item is not None and item.durable and recorded is not None:
             shown = view(gateway.domain.chain_id, recorded, item, None)
             return answer(shown | _verdict(None, f"The anchor is {shown['status']}: it is in no final block."))
-        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {batch}.")
+        raise Problem(404, "unknown-anchor", f"There is no anchor of batch {show_batch_id(batch_id)}.")
     logs = Logs(gateway.pool, gateway.follower, gateway.chain, gateway.domain)
     receipt = await logs.receipt(standing)  # raises where any part of it does not hold
     root = standing.record.merkle_root

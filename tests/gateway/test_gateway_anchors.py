@@ -1,15 +1,18 @@
 """Anchors where it gets hard: two gateways with two roots, prices that others paid, callbacks of what never was."""
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import anchorage
+from gateway.api.anchors import anchor_of, read_plain_anchor
 from gateway.calls import anchor_call
 from gateway.config import CallbacksConfig
+from gateway.models import AnchorBody, parse_batch_id, show_batch_id
 from gateway.records import Anchor
 from tests.gateway.gateway_network import Network, until
 from tests.rpc.rpc_harness import ADDRESSES, GATEWAY_KEY
@@ -23,8 +26,62 @@ def body(root: str) -> dict[str, object]:
 
 @given(st.uuids())
 def test_ids_are_those_of_the_library(batch: uuid.UUID) -> None:
-    assert anchorage.anchor_id(batch) == str(uuid.uuid5(batch, "psephos:anchor"))
-    assert anchorage.job_id(batch) == str(uuid.uuid5(batch, "psephos:job"))
+    batch_id = batch.bytes + bytes(16)
+    assert anchorage.anchor_id(batch_id) == str(uuid.uuid5(batch, "psephos:anchor"))
+    assert anchorage.job_id(batch_id) == str(uuid.uuid5(batch, "psephos:job"))
+
+
+@given(st.uuids(), st.sampled_from([str, lambda one: str(one).upper(), "{{{}}}".format, "urn:uuid:{}".format]))
+def test_a_batch_id_is_read_in_each_form_that_the_library_reads(
+    batch: uuid.UUID, written: Callable[[uuid.UUID], str]
+) -> None:
+    text = written(batch)
+    assert parse_batch_id(text) == batch.bytes + bytes(16)
+    assert show_batch_id(parse_batch_id(text)) == str(batch)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0" * 31, "0" * 33, "0" * 31 + "g", "0" * 30 + " 0", " " + "0" * 32, "0" * 30 + "_0"]
+)
+def test_what_is_no_batch_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a UUID"):
+        parse_batch_id(text)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)
+BATCHES = VALUES | st.uuids().map(str)
+ROOTS = VALUES | st.sampled_from(
+    ["ab" * 32, "AB" * 32, "0x" + "ab" * 32, "ab" * 31 + " a", "ab" * 31 + "é1", "0x" * 32]
+)
+COUNTS = VALUES | st.sampled_from([0, 1, (1 << 64) - 1, 1 << 64])
+ALGORITHMS = VALUES | st.sampled_from(["sha256", "x" * 64, "x" * 65, "é", "\n"])
+BODIES = st.fixed_dictionaries(
+    {"batch_id": BATCHES, "merkle_root": ROOTS, "product_count": COUNTS},
+    optional={"algorithm": ALGORITHMS, "callback_url": VALUES, "else": VALUES},
+)
+GOOD = {"batch_id": str(BATCH), "merkle_root": "ab" * 32, "product_count": 1}
+
+
+@given(VALUES | BODIES)
+@example(GOOD | {"algorithm": None})
+@example(GOOD | {"product_count": True})
+@example(GOOD | {"product_count": (1 << 64) - 1, "algorithm": "x" * 64})
+@example(GOOD | {"product_count": 1 << 64})
+@example(GOOD | {"algorithm": "x" * 65})
+@example(GOOD | {"merkle_root": "ab" * 31 + "a "})
+@example(GOOD | {"callback_url": "http://one/"})
+def test_an_anchor_that_is_read_without_its_model_is_what_that_says(document: object) -> None:
+    plain = read_plain_anchor(document)
+    if plain is not None:
+        body = AnchorBody.model_validate(document)
+        assert (plain, body.callback_url) == (anchor_of(body), None)
+
+
+@pytest.mark.parametrize("algorithm", [None, "", "x" * 64])
+@pytest.mark.parametrize("count", [0, (1 << 64) - 1])
+def test_an_anchor_of_the_usual_form_needs_no_model(count: int, algorithm: str | None) -> None:
+    document = GOOD | {"product_count": count, "algorithm": algorithm}
+    assert read_plain_anchor(document) == anchor_of(AnchorBody.model_validate(document))
 
 
 async def test_the_second_root_of_a_race_fails_and_stays_a_conflict(network: Network) -> None:

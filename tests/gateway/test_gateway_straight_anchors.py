@@ -20,19 +20,18 @@ from tests.gateway.test_gateway_straight import answer_of, opened
 
 ROUTED = ANCHOR.replace("a", "%61")  # the same path, as the router alone sees
 JSON = {"content-type": "application/json"}
-Taken = tuple[Anchor, uuid.UUID]
 
 
 @pytest.fixture
-def straight(monkeypatch: pytest.MonkeyPatch) -> list[uuid.UUID]:
+def straight(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The batches whose anchors were taken where they arrived."""
-    batches: list[uuid.UUID] = []
+    batches: list[bytes] = []
     read = Counter.anchor
 
-    def noted(self: Counter, raw: bytes) -> Taken | None:
+    def noted(self: Counter, raw: bytes) -> Anchor | None:
         taken = read(self, raw)
         if taken is not None:
-            batches.append(taken[1])
+            batches.append(taken.batch_id)
         return taken
 
     monkeypatch.setattr(Counter, "anchor", noted)
@@ -60,7 +59,7 @@ async def both(network: Network, url: str, content: bytes, **headers: str) -> ht
     return first
 
 
-async def test_an_answer_is_the_one_that_the_router_gives(network: Network, straight: list[uuid.UUID]) -> None:
+async def test_an_answer_is_the_one_that_the_router_gives(network: Network, straight: list[bytes]) -> None:
     async with network.gateway() as (gateway, api):
         first = await network.client.post(api.url + ANCHOR, content=body(1), headers=JSON | {"x-request-id": "mine"})
         assert (first.status_code, first.json()["status"], first.headers["x-request-id"]) == (202, "pending", "mine")
@@ -81,7 +80,7 @@ async def test_an_answer_is_the_one_that_the_router_gives(network: Network, stra
         assert len(straight) == taken + 1, "the unusual goes the usual way"
 
 
-async def test_the_scope_is_that_of_anchors(network: Network, straight: list[uuid.UUID]) -> None:
+async def test_the_scope_is_that_of_anchors(network: Network, straight: list[bytes]) -> None:
     (anchorer, entry), (caster, other) = key_for("anchor"), key_for("vote")
     async with network.gateway(api_keys=(ApiKeyConfig(**entry), ApiKeyConfig(**other))) as (_, api):
         assert (await both(network, api.url, body(1))).status_code == 401
@@ -92,7 +91,7 @@ async def test_the_scope_is_that_of_anchors(network: Network, straight: list[uui
         assert (answer.status_code, len(straight)) == (202, 1)
 
 
-async def test_what_cannot_be_kept_is_not_taken(network: Network, straight: list[uuid.UUID]) -> None:
+async def test_what_cannot_be_kept_is_not_taken(network: Network, straight: list[bytes]) -> None:
     disk = FragileDisk()
     async with network.gateway(disk=disk) as (gateway, api):
         disk.refuse = lambda operation, count, path: operation in ("sync", "create")
@@ -102,7 +101,7 @@ async def test_what_cannot_be_kept_is_not_taken(network: Network, straight: list
         disk.refuse = lambda operation, count, path: False
 
 
-async def test_an_anchor_stands_whose_caller_has_gone(network: Network, straight: list[uuid.UUID]) -> None:
+async def test_an_anchor_stands_whose_caller_has_gone(network: Network, straight: list[bytes]) -> None:
     async with network.gateway() as (gateway, _):
         server = HttpServer(make_app(gateway))
         port = await server.start("127.0.0.1", 0)
@@ -118,7 +117,7 @@ async def test_an_anchor_stands_whose_caller_has_gone(network: Network, straight
         await server.stop()
 
 
-async def test_requests_that_come_early_are_answered_in_order(network: Network, straight: list[uuid.UUID]) -> None:
+async def test_requests_that_come_early_are_answered_in_order(network: Network, straight: list[bytes]) -> None:
     async with network.gateway() as (_, api):
         reader, writer = await opened(api)
         for number in range(5):
@@ -134,7 +133,7 @@ async def test_requests_that_come_early_are_answered_in_order(network: Network, 
 
 
 async def test_calls_are_counted_under_one_name_and_connections_are_let_go(
-    network: Network, straight: list[uuid.UUID]
+    network: Network, straight: list[bytes]
 ) -> None:
     async with network.gateway() as (gateway, _):
         app = make_app(gateway)
