@@ -23,6 +23,12 @@ case $kind in
     *) fail "environment.sh takes 'runtime' or 'dev', not '$kind'" ;;
 esac
 
+# A link leads to the environment of another tree: it serves as it is, since making it anew here would delete it there.
+if [ -L "$venv" ]; then
+    [ -x "$venv/bin/python" ] || fail "$venv is a link to what is no environment"
+    exit 0
+fi
+
 # What .venv was made from. The path is part of it: a virtual environment that was moved does not work.
 fingerprint() {
     printf '%s %s %s\n' "$1" "$(cksum < "$1")" "$(cksum < "$0")"

@@ -85,3 +85,18 @@ def test_made_once_usable_from_anywhere_and_made_again_when_moved(checkout: Path
     assert "making .venv" in run(moved, sys.executable).stdout
     called = subprocess.run([moved / ".venv/bin/psephos", "x"], capture_output=True, text=True, cwd=tmp_path)
     assert called.stdout == "psephos x\n"
+
+
+def test_a_link_to_the_environment_of_another_tree_is_left_alone(checkout: Path, tmp_path: Path) -> None:
+    """It was made for other folders, so that it would be made anew: what the link leads to would be deleted for that."""
+    theirs = tmp_path / "theirs"
+    (theirs / "bin").mkdir(parents=True)
+    (checkout / ".venv").symlink_to(theirs)
+    done = run(checkout, sys.executable)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is a link to what is no environment" in done.stderr
+    python = theirs / "bin" / "python"
+    python.symlink_to(sys.executable)
+    done = run(checkout, sys.executable)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert python.is_symlink()
