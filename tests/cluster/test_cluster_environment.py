@@ -88,7 +88,7 @@ def test_made_once_usable_from_anywhere_and_made_again_when_moved(checkout: Path
 
 
 def test_a_link_to_the_environment_of_another_tree_is_left_alone(checkout: Path, tmp_path: Path) -> None:
-    """It was made for other folders, so that it would be made anew: what the link leads to would be deleted for that."""
+    """It was made for other folders, so that it would be made anew, and what is there deleted for that."""
     theirs = tmp_path / "theirs"
     (theirs / "bin").mkdir(parents=True)
     (checkout / ".venv").symlink_to(theirs)
