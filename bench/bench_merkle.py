@@ -40,7 +40,7 @@ def measure() -> list[tuple[str, float]]:
 
     return [
         ("keccak-256 of 120 bytes", best_us(lambda: [keccak256(value) for value in values]) / LEAVES),
-        (f"trie: bulk root of {LEAVES} values", best_us(lambda: patricia.ordered_root(values))),
+        (f"trie: root of a list of {LEAVES} values", best_us(lambda: patricia.ordered_root(values))),
         (
             f"trie: change {LEAVES} of {len(accounts)} accounts",
             best_us(lambda: patricia.update(stored.get, root, changed)),

@@ -7,8 +7,8 @@ and stores what `update` returns. Keys are used as they are; Ethereum's "secure"
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
-from typing import TypeAlias
+from operator import itemgetter
+from typing import TypeAlias, TypeVar
 
 from merkle import rlp
 from merkle.errors import InvalidProof
@@ -26,7 +26,6 @@ from merkle.trienode import (
     Short,
     decode,
     seal,
-    seal_leaf,
     seal_root,
     string,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "EMPTY_ROOT",
     "InvalidProof",
     "MissingNode",
-    "bulk_root",
     "get",
     "ordered_root",
     "prove",
@@ -46,7 +44,9 @@ __all__ = [
 
 Nodes: TypeAlias = Callable[[bytes], bytes | None]
 
+_T = TypeVar("_T")
 _Entry: TypeAlias = tuple[str, bytes]  # nibble path of the whole key, RLP of the value
+_Part: TypeAlias = tuple[str, Node]  # a node and the path to it
 
 
 class MissingNode(RuntimeError):
@@ -62,19 +62,21 @@ def ordered_root(values: Sequence[bytes]) -> bytes:
 
     Raises ValueError on an empty value.
     """
-    return _entries_root(sorted([(_index_path(index), rlp.encode(value)) for index, value in enumerate(values)]))
-
-
-def bulk_root(items: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The root of a trie of these (key, value) pairs, built bottom-up.
-
-    Raises ValueError on an empty value or a key that comes twice.
-    """
-    entries = sorted([(key.hex(), rlp.encode(value)) for key, value in items])
-    for (path, _), (following, _) in pairwise(entries):
-        if path == following:
-            raise ValueError(f"key 0x{path} comes twice")
-    return _entries_root(entries)
+    if not all(values):
+        raise ValueError(f"value {values.index(b'')} of the list is empty, and a trie holds no empty values")
+    if not values:
+        return EMPTY_ROOT
+    # Sixteen keys that differ in their last digit alone make a branch, so that paths matter above those branches only.
+    parts: list[_Part] = [(_index_path(0), Short("", True, rlp.encode(values[0])))]
+    for begin in range(0, len(values), 16):
+        first = begin or 1  # rlp(0) is 0x80, far from the others
+        refs = list(map(_leaf_ref, values[first : begin + 16]))
+        if len(refs) == 1:
+            parts.append((_index_path(first), Short("", True, rlp.encode(values[first]))))
+        elif refs:
+            branch = [EMPTY] * (first - begin) + refs
+            parts.append((_index_path(first)[:-1], branch + [EMPTY] * (17 - len(branch))))
+    return seal_root(_join(sorted(parts, key=itemgetter(0)), 0), None)
 
 
 def update(nodes: Nodes, root: bytes, changes: Mapping[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -172,17 +174,21 @@ def verify(root: bytes, key: bytes, proof: Sequence[bytes]) -> bytes | None:
     return value
 
 
-@lru_cache(maxsize=1 << 14)
 def _index_path(index: int) -> str:
-    """The path of rlp(index); every block asks for the same ones."""
     return rlp.encode(rlp.encode_int(index)).hex()
 
 
-def _entries_root(entries: list[_Entry]) -> bytes:
-    for path, value in entries:
-        if value == EMPTY:
-            raise ValueError(f"the value of key 0x{path} is empty, and a trie holds no empty values")
-    return seal_root(_build(entries, 0, None) if entries else None, None)
+def _leaf_ref(value: bytes) -> bytes:
+    """The ref of a leaf whose path ends above it."""
+    if len(value) < 32:
+        return seal(Short("", True, rlp.encode(value)), None)
+    return HASH_REF + keccak256(_leaf_head(len(value)) + value)
+
+
+@lru_cache(maxsize=1024)
+def _leaf_head(length: int) -> bytes:
+    """What stands before a value of so many bytes in the encoding of such a leaf."""
+    return rlp.encode_list((b"\x20", rlp.encode(bytes(length))))[:-length]
 
 
 def _walk(fetch: Callable[[bytes], bytes], root: bytes, key: bytes) -> bytes | None:
@@ -220,7 +226,7 @@ def _common(first: str, second: str, start: int) -> int:
     return start
 
 
-def _groups(entries: list[_Entry], depth: int) -> Iterator[tuple[int, list[_Entry]]]:
+def _groups(entries: list[tuple[str, _T]], depth: int) -> Iterator[tuple[int, list[tuple[str, _T]]]]:
     """Sorted entries by their nibble at `depth`; VALUE for the one that ends there."""
     start = 0
     if len(entries[0][0]) == depth:
@@ -247,12 +253,33 @@ def _build(entries: list[_Entry], depth: int, sink: dict[bytes, bytes] | None) -
             branch[VALUE] = group[0][1]
         elif len(group) == 1:
             path, value = group[0]
-            branch[index] = seal_leaf(path[below:], value, sink)
+            branch[index] = seal(Short(path[below:], True, value), sink)
         else:
             branch[index] = seal(_build(group, below, sink), sink)
     if fork == depth:
         return branch
     return Short(first[depth:fork], False, seal(branch, sink))
+
+
+def _join(parts: list[_Part], depth: int) -> Node:
+    """The trie over nodes at sorted paths that agree up to `depth`, none of them ahead of another."""
+    path, node = parts[0]
+    if len(parts) == 1:
+        return _behind(path[depth:], node, None)
+    fork = _common(path, parts[-1][0], depth)
+    branch: Branch = [EMPTY] * 17
+    for index, group in _groups(parts, fork):
+        branch[index] = seal(_join(group, fork + 1), None)
+    return _behind(path[depth:fork], branch, None)
+
+
+def _behind(path: str, node: Node, sink: dict[bytes, bytes] | None) -> Node:
+    """`node` moved down behind `path`."""
+    if not path:
+        return node
+    if isinstance(node, list):
+        return Short(path, False, seal(node, sink))
+    return Short(path + node.path, node.is_leaf, node.payload)
 
 
 class _Batch:
@@ -324,9 +351,4 @@ class _Batch:
         return self._extend(DIGITS[index], self.load(only))
 
     def _extend(self, path: str, node: Node | None) -> Node | None:
-        """`node` moved down behind `path`."""
-        if node is None or not path:
-            return node
-        if isinstance(node, list):
-            return Short(path, False, seal(node, self.sink))
-        return Short(path + node.path, node.is_leaf, node.payload)
+        return None if node is None else _behind(path, node, self.sink)

@@ -20,7 +20,6 @@ DIGITS = "0123456789abcdef"
 # A branch of sixteen hashes without a value: every 33rd byte behind the list's prefix, `data[3::33]`, begins an item.
 FULL_BRANCH = HASH_REF * 16 + EMPTY
 _STARTS = range(3, 3 + 16 * 33, 33)
-_LEAF_PATHS = {"": b"\x20"} | {digit: bytes((0x30 + index,)) for index, digit in enumerate(DIGITS)}
 
 
 class Short(NamedTuple):
@@ -69,20 +68,6 @@ def decode(data: bytes) -> Node:
 def seal(node: Node, sink: dict[bytes, bytes] | None) -> bytes:
     """The ref of a node; a node that is referred to by hash is put into `sink`."""
     data = encode(node)
-    if len(data) < 32:
-        return data
-    digest = keccak256(data)
-    if sink is not None:
-        sink[digest] = data
-    return HASH_REF + digest
-
-
-def seal_leaf(path: str, payload: bytes, sink: dict[bytes, bytes] | None) -> bytes:
-    """The same as `seal` of a leaf, and faster where the path is short, as it is where keys are indexes."""
-    packed = _LEAF_PATHS.get(path)
-    if packed is None:
-        return seal(Short(path, True, payload), sink)
-    data = rlp.encode_list((packed, payload))
     if len(data) < 32:
         return data
     digest = keccak256(data)

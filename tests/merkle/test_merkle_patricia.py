@@ -110,37 +110,39 @@ def test_published_tries(steps: list[tuple[str, str | None]], root: str) -> None
     assert one_by_one.hex() == root
     last = {as_bytes(key): as_bytes(value) for key, value in steps}
     assert patricia.update(nothing, patricia.EMPTY_ROOT, last)[0].hex() == root
-    assert patricia.bulk_root((key, value) for key, value in last.items() if value).hex() == root
 
 
 def test_the_empty_trie() -> None:
     assert patricia.EMPTY_ROOT.hex() == "56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
-    assert patricia.bulk_root([]) == patricia.ordered_root([]) == patricia.EMPTY_ROOT
+    assert patricia.ordered_root([]) == patricia.EMPTY_ROOT
     assert patricia.get(nothing, patricia.EMPTY_ROOT, b"key") is None
     assert patricia.prove(nothing, patricia.EMPTY_ROOT, b"key") == []
     assert patricia.verify(patricia.EMPTY_ROOT, b"key", []) is None
     assert patricia.update(nothing, patricia.EMPTY_ROOT, {b"key": b""}) == (patricia.EMPTY_ROOT, {})
 
 
-@pytest.mark.parametrize("count", [1, 2, 16, 17, 127, 128, 129, 257])
+@pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 18, 33, 127, 128, 129, 130, 144, 145, 256, 257, 258, 273])
 def test_ordered_root_agrees_with_the_library(count: int) -> None:
     listed = [keccak256(index.to_bytes(2, "big")) * (1 + index % 5) for index in range(count)]
     expected = oracle_root({rlp.encode(rlp.encode_int(index)): value for index, value in enumerate(listed)})
     assert patricia.ordered_root(listed) == expected
 
 
-@given(st.dictionaries(keys, values, max_size=40))
-def test_bulk_root_agrees_with_the_library(content: dict[bytes, bytes]) -> None:
-    assert patricia.bulk_root(content.items()) == oracle_root(content)
+@given(st.lists(values | st.sampled_from([b"x" * size for size in (28, 29, 31, 32, 55, 56, 253, 254)]), max_size=70))
+def test_ordered_root_of_values_of_any_length(listed: list[bytes]) -> None:
+    content = {rlp.encode(rlp.encode_int(index)): value for index, value in enumerate(listed)}
+    assert patricia.ordered_root(listed) == patricia.update(nothing, patricia.EMPTY_ROOT, content)[0]
 
 
-def test_bulk_root_refuses_what_no_trie_holds() -> None:
-    with pytest.raises(ValueError, match="empty"):
-        patricia.bulk_root([(b"a", b"")])
-    with pytest.raises(ValueError, match="empty"):
+def test_ordered_root_beyond_two_bytes() -> None:
+    listed = [index.to_bytes(3, "big") for index in range(65_536 + 33)]
+    content = {rlp.encode(rlp.encode_int(index)): value for index, value in enumerate(listed)}
+    assert patricia.ordered_root(listed) == patricia.update(nothing, patricia.EMPTY_ROOT, content)[0]
+
+
+def test_ordered_root_refuses_what_no_trie_holds() -> None:
+    with pytest.raises(ValueError, match="value 1 .* empty"):
         patricia.ordered_root([b"a", b""])
-    with pytest.raises(ValueError, match="twice"):
-        patricia.bulk_root([(b"a", b"x"), (b"b", b"x"), (b"a", b"y")])
 
 
 def reachable(stored: dict[bytes, bytes], root: bytes) -> set[bytes]:
@@ -185,7 +187,7 @@ def test_batched_updates_reads_and_proofs(batches: list[dict[bytes, bytes]], abs
 )
 def test_extensions_that_a_batch_splits(before: dict[bytes, bytes], batch: dict[bytes, bytes]) -> None:
     root, stored = patricia.update(nothing, patricia.EMPTY_ROOT, before)
-    assert patricia.update(stored.get, root, batch)[0] == patricia.bulk_root((before | batch).items())
+    assert patricia.update(stored.get, root, batch)[0] == oracle_root(before | batch)
 
 
 @given(st.data())
