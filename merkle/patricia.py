@@ -5,7 +5,7 @@ and stores what `update` returns. Keys are used as they are; Ethereum's "secure"
 """
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import TypeAlias, TypeVar

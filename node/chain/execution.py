@@ -14,7 +14,7 @@ from node.chain.gas import intrinsic_gas_of, usable_gas
 from node.chain.genesis import Genesis, validators_hash
 from node.chain.outcome import Built, CallResult, Executed
 from node.chain.processing import CREATION_REFUSED, BlockRun, run_message, run_transaction
-from node.chain.receipt import Receipt, merge_blooms
+from node.chain.receipt import BLOOM_BYTES, Receipt
 from node.chain.state import Reader, State
 from node.chain.stored import block_key, pack_stored
 from node.chain.transaction import AccessList, Transaction
@@ -261,7 +261,7 @@ def _finish(run: BlockRun, parent: Header, transactions_root: bytes, timestamp: 
         state_root=state_root,
         transactions_root=transactions_root,
         receipts_root=ordered_root(run.encoded_receipts),
-        logs_bloom=merge_blooms(receipt.bloom for receipt in run.receipts),
+        logs_bloom=run.bloom_bits.to_bytes(BLOOM_BYTES, "big"),
         number=context.number,
         gas_limit=parent.gas_limit,
         gas_used=run.gas_used,

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from merkle import rlp
 from node.chain.contracts import registry
 from node.chain.contracts.context import BlockContext, Call, OutOfGas, Revert
+from node.chain.contracts.contract import NativeContract
 from node.chain.contracts.layout import StorageReader
 from node.chain.contracts.members import may_send
 from node.chain.errors import InvalidTransaction
 from node.chain.gas import intrinsic_gas_of
-from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, Receipt, bloom_bits
-from node.chain.state import Account
+from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, Receipt, logs_bits
+from node.chain.state import Account, State
 from node.chain.transaction import Transaction
 
 CREATION_REFUSED = "contract creation is not supported"
@@ -23,7 +23,8 @@ _BLOOM_PREFIX = b"\xb9\x01\x00"
 _EMPTY_TAIL = _BLOOM_PREFIX + EMPTY_BLOOM + b"\xc0"
 _BYTES = [bytes((value,)) for value in range(64)]
 _LENGTHS = [bytes((0x80 + size,)) for size in range(33)]  # what stands before a number of so many bytes
-_bits = lru_cache(maxsize=1024)(bloom_bits)  # addresses, event ids and elections come again and again
+# What stands before so many topics, with the prefix of the first one.
+_TOPICS_HEADS = [b"\xc0"] + [rlp.encode([bytes(32)] * count)[: 1 - 33 * count] for count in range(1, 5)]
 
 
 class Outcome(NamedTuple):
@@ -37,13 +38,14 @@ class Outcome(NamedTuple):
 
 @dataclass(slots=True)
 class BlockRun:
-    """A block while its transactions run: what is used so far, and their receipts with their encodings."""
+    """A block while its transactions run: what is used so far, their receipts with their encodings, and its bloom."""
 
     context: BlockContext
     miner: bytes
     gas_max: int
     is_closed: bool  # whether the network asks who sends: genesis says it, once and for all
     gas_used: int = 0
+    bloom_bits: int = 0
     receipts: list[Receipt] = field(default_factory=list)
     encoded_receipts: list[bytes] = field(default_factory=list)
 
@@ -115,22 +117,13 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
             )
     to, value = transaction.to, transaction.value
     succeeded, event_logs = True, _NO_LOGS
-    is_call = to in registry.CONTRACTS
-    paid = 0 if is_call or to == sender else value
-    paid_up = Account(nonce + 1, account.balance - paid, account.storage_root, account.code_hash)
-    state.set_account(sender, paid_up)
-    if is_call:
+    contract = registry.CONTRACTS.get(to)
+    paid = 0 if contract is not None or to == sender else value
+    state.set_account(sender, Account(nonce + 1, account.balance - paid, account.storage_root, account.code_hash))
+    if contract is not None:
         context.position = len(run.receipts)
-        succeeded, _, gas, event_logs = run_message(
-            context,
-            sender=sender,
-            to=to,
-            value=value,
-            data=transaction.data,
-            gas_limit=gas_limit,
-            intrinsic_gas=gas,
-            in_transaction=True,
-        )
+        call = Call(context, sender, value, transaction.data, gas_limit, True, gas)
+        succeeded, _, gas, event_logs = _answer(contract, call)
     elif paid:
         state.add_balance(to, paid)
     if transaction.max_priority_fee_per_gas and (tip := transaction.effective_tip(0)):
@@ -139,7 +132,10 @@ def run_transaction(run: BlockRun, transaction: Transaction) -> None:
         state.set_balance(run.miner, state.balance(run.miner) + fee)
     run.gas_used += gas
     if event_logs:
-        receipt = Receipt(transaction.type, succeeded, run.gas_used, tuple(event_logs), _bloom(event_logs))
+        bits = logs_bits(event_logs)
+        run.bloom_bits |= bits
+        bloom = bits.to_bytes(BLOOM_BYTES, "big")
+        receipt = Receipt(transaction.type, succeeded, run.gas_used, tuple(event_logs), bloom)
     else:
         receipt = Receipt(transaction.type, succeeded, run.gas_used)
     run.receipts.append(receipt)
@@ -158,24 +154,28 @@ def run_message(
     in_transaction: bool,
 ) -> Outcome:
     """Transfer `value` and call `to`. The sender must own `value`, and `gas_limit` cover `intrinsic_gas`."""
-    state = context.state
     contract = registry.CONTRACTS.get(to)
-    if contract is None:
-        if value:
-            _transfer(context, sender, to, value)
-        return Outcome(True, b"", intrinsic_gas, [])
-    snapshot = state.snapshot()
+    if contract is not None:
+        return _answer(contract, Call(context, sender, value, data, gas_limit, in_transaction, intrinsic_gas))
     if value:
-        _transfer(context, sender, to, value)
-    call = Call(context, sender, value, data, gas_limit, in_transaction, intrinsic_gas)
+        _transfer(context.state, sender, to, value)
+    return Outcome(True, b"", intrinsic_gas, _NO_LOGS)
+
+
+def _answer(contract: NativeContract, call: Call) -> Outcome:
+    """Transfer the call's value and run it; what it did to the state is undone where the contract refuses."""
+    state = call.block.state
+    snapshot = state.snapshot()
+    if call.value:
+        _transfer(state, call.sender, contract.address, call.value)
     try:
         return Outcome(True, contract.call(call), call.gas_used, call.event_logs)
     except Revert as refusal:
         state.revert(snapshot)
-        return Outcome(False, refusal.data, call.gas_used, [])
+        return Outcome(False, refusal.data, call.gas_used, _NO_LOGS)
     except OutOfGas:
         state.revert(snapshot)
-        return Outcome(False, b"", gas_limit, [])
+        return Outcome(False, b"", call.gas_limit, _NO_LOGS)
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
@@ -195,20 +195,10 @@ def encode_receipt(receipt: Receipt) -> bytes:
 
 
 def _encode_log(log: EventLog) -> bytes:
-    topics = rlp.encode_list([b"\xa0" + topic for topic in log.topics])
-    return rlp.encode_list((b"\x94", log.address, topics, rlp.encode(log.data)))
+    address, topics, data = log
+    return rlp.encode_list((b"\x94", address, _TOPICS_HEADS[len(topics)], b"\xa0".join(topics), rlp.encode(data)))
 
 
-def _bloom(event_logs: Sequence[EventLog]) -> bytes:
-    bits = 0
-    for log in event_logs:
-        bits |= _bits(log.address)
-        for topic in log.topics:
-            bits |= _bits(topic)
-    return bits.to_bytes(BLOOM_BYTES, "big")
-
-
-def _transfer(context: BlockContext, sender: bytes, to: bytes, value: int) -> None:
-    state = context.state
+def _transfer(state: State, sender: bytes, to: bytes, value: int) -> None:
     state.set_balance(sender, state.balance(sender) - value)
     state.set_balance(to, state.balance(to) + value)

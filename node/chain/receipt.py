@@ -1,7 +1,8 @@
 """Transaction receipts, event logs and their bloom filter (yellow paper 4.3.1; typed receipts: EIP-2718)."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 from typing import NamedTuple
 
 from merkle import rlp
@@ -10,10 +11,10 @@ from node.chain.errors import InvalidBlock
 
 BLOOM_BYTES = 256
 EMPTY_BLOOM = bytes(BLOOM_BYTES)
+_THREE_PAIRS = Struct(">HHH")
 
 
-@dataclass(frozen=True, slots=True)
-class EventLog:
+class EventLog(NamedTuple):
     """What a contract emitted: its 20-byte address, up to four 32-byte topics, and ABI-encoded data."""
 
     address: bytes
@@ -84,26 +85,26 @@ def event_log_of(item: rlp.Decoded) -> EventLog:
 
 def logs_bloom(event_logs: Iterable[EventLog]) -> bytes:
     """The 2,048-bit bloom over addresses and topics."""
+    return logs_bits(event_logs).to_bytes(BLOOM_BYTES, "big")
+
+
+def logs_bits(event_logs: Iterable[EventLog]) -> int:
+    """The same as an integer mask: the bloom of a block is the union of its receipts'."""
     bits = 0
-    for log in event_logs:
-        for entry in (log.address, *log.topics):
-            bits |= bloom_bits(entry)
-    return bits.to_bytes(BLOOM_BYTES, "big")
+    for address, topics, _ in event_logs:
+        bits |= _recurring_bits(address)
+        if topics:
+            bits |= _recurring_bits(topics[0])
+        for topic in topics[1:]:
+            bits |= bloom_bits(topic)
+    return bits
 
 
 def bloom_bits(entry: bytes) -> int:
     """The three bits that `entry` sets, as an integer mask."""
-    digest = keccak256(entry)
-    mask = 0
-    for offset in (0, 2, 4):
-        mask |= 1 << (int.from_bytes(digest[offset : offset + 2], "big") & 2047)
+    first, second, third = _THREE_PAIRS.unpack_from(keccak256(entry))
+    mask: int = 1 << (first & 2047) | 1 << (second & 2047) | 1 << (third & 2047)
     return mask
 
 
-def merge_blooms(blooms: Iterable[bytes]) -> bytes:
-    """The union of several blooms: a block's from its receipts'."""
-    bits = 0
-    for bloom in blooms:
-        if bloom is not EMPTY_BLOOM:
-            bits |= int.from_bytes(bloom, "big")
-    return bits.to_bytes(BLOOM_BYTES, "big")
+_recurring_bits = lru_cache(maxsize=1024)(bloom_bits)  # of addresses and event ids

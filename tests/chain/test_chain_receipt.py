@@ -17,7 +17,6 @@ from node.chain.receipt import (
     decode_receipt,
     logs_bloom,
     make_receipt,
-    merge_blooms,
 )
 
 event_logs = st.lists(
@@ -61,7 +60,6 @@ def test_a_published_bloom() -> None:
 @given(event_logs)
 def test_bloom_agrees_with_the_definition(logs: list[EventLog]) -> None:
     assert logs_bloom(logs) == slow_bloom(logs)
-    assert merge_blooms([logs_bloom([log]) for log in logs]) == slow_bloom(logs)
 
 
 @given(receipts)
@@ -124,4 +122,3 @@ def test_malformed_receipts_are_refused(data: bytes) -> None:
 
 def test_a_receipt_without_event_logs_shares_the_empty_bloom() -> None:
     assert make_receipt(0, True, 21_000, []).bloom is EMPTY_BLOOM
-    assert merge_blooms([]) == merge_blooms([EMPTY_BLOOM]) == EMPTY_BLOOM

@@ -141,7 +141,7 @@ def test_ordered_root_beyond_two_bytes() -> None:
 
 
 def test_ordered_root_refuses_what_no_trie_holds() -> None:
-    with pytest.raises(ValueError, match="value 1 .* empty"):
+    with pytest.raises(ValueError, match=r"value 1 .* empty"):
         patricia.ordered_root([b"a", b""])
 
 

@@ -31,6 +31,8 @@ _ANCHOR_GAS = 40_000
 _VIEW_GAS = 5_000
 _ITEM_GAS = 2_000
 _ARGUMENTS = 4
+_OFFSET = (96).to_bytes(32, "big")  # of the algorithm in the event's data, behind three words
+_BY_BATCH_ID = flatlog.id_prefix(ANCHORS_LOG)
 _ENTRY_BYTES = 32 + 6 + 32 + 8 + 1 + ALGORITHM_BYTES_MAX
 
 ABI = load_abi("Anchors")
@@ -98,9 +100,9 @@ def _anchor(call: Call) -> bytes:
         here = standing - appended.first_index
         entry = appended.entries[here] if here >= 0 else flatlog.entry_at(state, ANCHORS_LOG, standing, _ENTRY_BYTES)
         raise ABI.revert("AnchorExists", batch_id, entry[38:70])
-    state.set_record(flatlog.id_prefix(ANCHORS_LOG) + batch_id, index.to_bytes(flatlog.INDEX_BYTES, "big"))
+    state.set_record(_BY_BATCH_ID + batch_id, index.to_bytes(flatlog.INDEX_BYTES, "big"))
     state.set_storage(ANCHORS, SIZE_SLOT, index + 1)
-    words = merkle_root + leaf_count.to_bytes(32, "big") + (96).to_bytes(32, "big") + len(algorithm).to_bytes(32, "big")
+    words = data[36:100] + _OFFSET + len(algorithm).to_bytes(32, "big")
     padded = algorithm.ljust((len(algorithm) + 31) // 32 * 32, b"\0")
     call.event_logs.append(EventLog(ANCHORS, (_TOPIC, batch_id, index.to_bytes(32, "big")), words + padded))
     block.appended[ANCHORS_LOG] = appended

@@ -108,12 +108,12 @@ def membership(state: Slots, role: Role, address: bytes) -> Membership:
 
 def is_gateway(state: Slots, address: bytes) -> bool:
     """Whether `address` may anchor, and cast where an election lists no registrars."""
-    return membership(state, Role.GATEWAY, address).member
+    return _is_set(state, _GATEWAY_MEMBERSHIP, address)
 
 
 def is_validator(state: Slots, address: bytes) -> bool:
     """Whether `address` decides the next height, as far as this one has come."""
-    return membership(state, Role.VALIDATOR, address).member
+    return _is_set(state, _VALIDATOR_MEMBERSHIP, address)
 
 
 def anyone_creates_elections(state: Slots) -> bool:
@@ -131,9 +131,7 @@ def may_send(state: StorageReader, address: bytes) -> bool:
     and whoever is a validator or a gateway now."""
     if not is_closed(state):
         return True
-    number = int.from_bytes(address, "big")
-    slots = (mapping_slot(number, _ACCOUNTS), *(mapping_slot(number, slot) for slot in _MEMBERSHIP.values()))
-    return any(state.storage(VALIDATORS, slot) & 1 for slot in slots)
+    return any(_is_set(state, mapping, address) for mapping in (_ACCOUNTS, *_MEMBERSHIP.values()))
 
 
 def chain_id(state: Slots) -> int:
@@ -178,6 +176,11 @@ def _replace(state: Slots, role: Role, removed: set[bytes], added: set[bytes], c
     write_addresses(state, VALIDATORS, _SET[role], chosen)
     if role is Role.VALIDATOR:
         state.set_storage(VALIDATORS, _CHANGING, 1)
+
+
+def _is_set(state: StorageReader, mapping: int, address: bytes) -> bool:
+    """The lowest bit of what an address is mapped to: alone in `accounts`, and `member` of a Membership."""
+    return state.storage(VALIDATORS, mapping_slot(int.from_bytes(address, "big"), mapping)) & 1 == 1
 
 
 def _membership_slot(role: Role, address: bytes) -> int:
