@@ -2,11 +2,14 @@
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,9 @@ import pytest
 
 from bench import profile, tables, targets
 from bench.sampled import START
-from bench.speed import Speed, SpeedProbe, work
+from cluster.bench import speed
 from cluster.bench.run import Run
+from cluster.bench.speed import Speed, SpeedProbe, work
 
 peers = importlib.import_module("bench.peers")  # beside a folder of that name, which mypy takes for the module
 
@@ -145,11 +149,34 @@ def test_a_rate_says_what_slowed_cores_took_from_it() -> None:
     assert lines[0].split("|")[7].strip() == "", "a run that does not tell is not guessed at"
 
 
+def test_growth_says_what_it_had_been_at_one_speed() -> None:
+    (row,) = [row for row in targets.ROWS if row.name == "growth"]
+    growth = replace(row, targets=row.targets[:1])
+    run: dict[str, Any] = {"ratio": 1.3, "ratio_at_equal_speed": 1.1, "speed": Speed(2.0, 1.5)}
+    cells = [cell.strip() for cell in next(targets.lines_of(growth, targets.Found([run] * 2), {}, 1.5)).split("|")]
+    assert cells[3:8] == ["**1.30×**", "1.30 – 1.30×", "✗", "0.75", "1.10×"], "the verdict is the measured one's"
+    earlier = {"ratio": 1.3, "speed": Speed(2.0, 1.5)}
+    assert next(targets.lines_of(growth, targets.Found([earlier]), {}, 1.5)).split("|")[7].strip() == ""
+
+
 def test_the_cores_speed_is_sampled_while_something_else_runs() -> None:
     with SpeedProbe() as probe:
         burnt = sum(work() for _ in range(20))
     assert 0 < probe.speed.fast_ms <= probe.speed.mean_ms
     assert burnt > 0
+
+
+def test_a_lap_knows_nothing_of_the_time_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = Pipe()
+    samples = iter([4.0, 2.0, 1.0, 3.0])
+    monkeypatch.setattr(speed, "work", lambda: next(samples))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for word in ("lap", "lap", "lap", "end"):
+        ours.send(word)
+    speed._sample(theirs)
+    assert [ours.recv()[0] for _ in range(4)] == [4.0, 2.0, 1.0, 2.5]
 
 
 def test_runs_take_turns_one_that_fails_is_tried_again_and_no_run_begins_too_late(

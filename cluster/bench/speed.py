@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 LOOPS = 30_000  # some milliseconds
 PAUSE_S = 0.15
+_END, _LAP = "end", "lap"
 
 
 class Speed(NamedTuple):
@@ -25,7 +26,7 @@ class Speed(NamedTuple):
 
 
 class SpeedProbe:
-    """Samples in a process of its own, from `with` to its end; then `speed` is there."""
+    """Samples in a process of its own, from `with` to its end; then `speed` is there, of all that time."""
 
     def __init__(self) -> None:
         self.speed = Speed(0.0, 0.0)
@@ -38,9 +39,14 @@ class SpeedProbe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ours.send(None)
+        self._ours.send(_END)
         self.speed = Speed(*self._ours.recv())
         self._process.join()
+
+    def lap(self) -> Speed:
+        """The speed since the last lap, or since the start; it waits for a sample, PAUSE_S at most."""
+        self._ours.send(_LAP)
+        return Speed(*self._ours.recv())
 
 
 def work() -> float:
@@ -55,11 +61,20 @@ def work() -> float:
 def _sample(ends: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who began it ends it
     cores = sorted(os.sched_getaffinity(0))
-    samples = []
+    samples: list[float] = []
+    lap_begins = 0
     while True:
         for core in cores:
             os.sched_setaffinity(0, {core})
             samples.append(work())
         if ends.poll(PAUSE_S):
-            ends.send((statistics.fmean(samples), statistics.quantiles(samples, n=10, method="inclusive")[0]))
-            return
+            if ends.recv() == _END:
+                ends.send(_speed(samples))
+                return
+            ends.send(_speed(samples[lap_begins:]))
+            lap_begins = len(samples)
+
+
+def _speed(samples: list[float]) -> Speed:
+    fast_ms = statistics.quantiles(samples, n=10, method="inclusive")[0] if len(samples) > 1 else samples[0]
+    return Speed(statistics.fmean(samples), fast_ms)
