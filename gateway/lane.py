@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 RESEND_S_MAX = 30.0
+_NONCE = attrgetter("transaction.nonce")
 
 
 class _Signed(Protocol):
@@ -32,24 +34,25 @@ class Lane(Generic[F]):
     def __init__(self, resend_s: float) -> None:
         """`resend_s`: seconds after which the same transaction is sent again, for the first time."""
         self._resend_s = resend_s
-        self._fresh: dict[bytes, F] = {}  # by hash, in the order in which they were signed
+        self._fresh: dict[F, None] = {}  # in the order in which they were signed
         # Nonces and hashes by when to send them again: the bytes of what is final by then are not to be kept.
         self._again: dict[float, list[tuple[int, bytes]]] = {}
         self._times_s: list[float] = []  # the keys, a heap: all of a post have one
-        self._intervals_s: dict[bytes, float] = {}  # of those that were sent again, by hash
+        self._intervals_s: dict[bytes, float] = {}  # of those that are sent again, by hash: there are few
 
     def put(self, sent: F) -> None:
         """One more to be sent."""
-        self._fresh[sent.transaction.hash] = sent
+        self._fresh[sent] = None
 
     def forget(self, sent: F) -> None:
         """It is not in flight any more."""
-        self._fresh.pop(sent.transaction.hash, None)
-        self._intervals_s.pop(sent.transaction.hash, None)
+        self._fresh.pop(sent, None)
+        if self._intervals_s:
+            self._intervals_s.pop(sent.transaction.hash, None)
 
     def restart(self, in_flight: Iterable[F]) -> None:
         """The validator may have lost whatever it held: all that is in flight is to be sent once more."""
-        self._fresh = {sent.transaction.hash: sent for sent in in_flight}
+        self._fresh = dict.fromkeys(in_flight)
         self._again.clear()
         self._times_s.clear()
         self._intervals_s.clear()
@@ -63,30 +66,32 @@ class Lane(Generic[F]):
             for nonce, hash_ in self._again.pop(heappop(self._times_s)):
                 sent = in_flight.get(nonce)
                 if sent is not None and sent.transaction.hash == hash_:
-                    self._fresh.setdefault(hash_, sent)
+                    self._fresh[sent] = None
+                    interval_s = self._intervals_s.get(hash_, self._resend_s)
+                    self._intervals_s[hash_] = min(interval_s * 2, RESEND_S_MAX)
         portion: list[F] = []
         size = 0
-        for sent in self._fresh.values():
+        for sent in self._fresh:
             size += len(sent.transaction.raw)
             if portion and (size > bytes_max or len(portion) >= count_max):
                 break
             portion.append(sent)
         for sent in portion:
-            del self._fresh[sent.transaction.hash]
-        portion.sort(key=lambda sent: sent.transaction.nonce)
+            del self._fresh[sent]
+        portion.sort(key=_NONCE)
         return portion
 
-    def sent_at(self, sent: F, now_s: float, pause_s: float | None = None) -> None:
-        """The validator has answered: send it again after `pause_s`, or after twice as long as the last time."""
-        transaction = sent.transaction
-        interval_s = self._intervals_s.get(transaction.hash, self._resend_s)
-        self._intervals_s[transaction.hash] = min(interval_s * 2, RESEND_S_MAX)
-        at_s = now_s + (interval_s if pause_s is None else pause_s)
-        again = self._again.get(at_s)
-        if again is None:
-            again = self._again[at_s] = []
-            heappush(self._times_s, at_s)
-        again.append((transaction.nonce, transaction.hash))
+    def sent_at(self, group: Iterable[F], now_s: float, pause_s: float | None = None) -> None:
+        """The validator has answered: send these again after `pause_s`, or after twice as long as the last time."""
+        for sent in group:
+            transaction, interval_s = sent.transaction, pause_s
+            if interval_s is None:
+                interval_s = self._intervals_s.get(transaction.hash, self._resend_s)
+            again = self._again.get(now_s + interval_s)
+            if again is None:
+                again = self._again[now_s + interval_s] = []
+                heappush(self._times_s, now_s + interval_s)
+            again.append((transaction.nonce, transaction.hash))
 
     def next_s(self, now_s: float) -> float:
         """When something is due, unless something new comes first."""

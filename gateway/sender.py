@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
@@ -113,6 +113,7 @@ class Sender:
         self._doubt_at_next_block = False
         self._wakes = {validator: asyncio.Event() for validator in pool.validators}
         self._lanes: dict[Validator, Lane[_Sent]] = {validator: Lane(resend_s) for validator in pool.validators}
+        self._supplies = [(self._lanes[validator], self._wakes[validator]) for validator in pool.validators]
         self._tasks: list[asyncio.Task[None]] = []
         self.roomier = asyncio.Event()  # set when something left the flight
 
@@ -168,9 +169,9 @@ class Sender:
         self._in_flight[nonce] = sent
         self._by_raw[transaction.raw] = sent
         self._bytes += len(transaction.raw)
-        for validator, lane in self._lanes.items():
+        for lane, wake in self._supplies:
             lane.put(sent)
-            self._wakes[validator].set()
+            wake.set()
 
     @property
     def wants_blocks(self) -> bool:
@@ -179,12 +180,13 @@ class Sender:
 
     def on_block(self, block: FinalBlock) -> None:
         """Hand back what a checked block includes."""
+        now = asyncio.get_running_loop().time()
         for position, raw in enumerate(block.transactions):
             sent = self._by_raw.get(raw)
             if sent is None:
                 continue
             self._forget(sent)
-            self._moved_at = asyncio.get_running_loop().time()
+            self._moved_at = now
             self._floor = max(self._floor, sent.transaction.nonce + 1)
             if sent.parcel.items:
                 self._on_included(Included(sent.parcel, sent.transaction, block, position))
@@ -200,7 +202,7 @@ class Sender:
         del self._in_flight[sent.transaction.nonce]
         del self._by_raw[sent.transaction.raw]
         self._bytes -= len(sent.transaction.raw)
-        for lane in self._lanes.values():
+        for lane, _ in self._supplies:
             lane.forget(sent)
         self.roomier.set()
 
@@ -274,35 +276,41 @@ class Sender:
                 lane.restart(self._in_flight.values())
                 await asyncio.sleep(BUSY_PAUSE_S)
                 continue
-            now = loop.time()
-            for sent, answer in zip(due, answers, strict=True):
-                self._note_answer(validator, sent, answer, now)
+            self._note_answers(validator, due, answers)
             if len(due) > 1:
                 await asyncio.sleep(GATHER_S)
 
-    def _note_answer(self, validator: Validator, sent: _Sent, answer: object, now: float) -> None:
-        taken = not isinstance(answer, RpcError) or answer.message.startswith("already known")
-        if taken and not sent.taken:
-            sent.taken = True
-            for item in sent.parcel.items:
-                item.taken_by = item.taken_by or validator.node.node_id
-        if self._in_flight.get(sent.transaction.nonce) is not sent:
-            return  # final, or given up, meanwhile
+    def _note_answers(self, validator: Validator, due: Sequence[_Sent], answers: Sequence[object]) -> None:
+        now = asyncio.get_running_loop().time()
+        again: list[_Sent] = []
+        for sent, answer in zip(due, answers, strict=True):
+            taken = not isinstance(answer, RpcError) or answer.message.startswith("already known")
+            if taken and not sent.taken:
+                sent.taken = True
+                for item in sent.parcel.items:
+                    item.taken_by = item.taken_by or validator.node.node_id
+            if self._in_flight.get(sent.transaction.nonce) is not sent:
+                continue  # final, or given up, meanwhile
+            if taken or not isinstance(answer, RpcError):
+                again.append(sent)
+            else:
+                self._note_refusal(validator, sent, answer, now)
+        self._lanes[validator].sent_at(again, now)
+
+    def _note_refusal(self, validator: Validator, sent: _Sent, refusal: RpcError, now: float) -> None:
         pause_s: float | None = None
-        if taken or not isinstance(answer, RpcError):
-            pass
-        elif answer.message.startswith("nonce too low"):
+        if refusal.message.startswith("nonce too low"):
             self._doubt.set()  # it is in a block that we have not seen yet, or another transaction has its nonce
-        elif "underpriced" in answer.message:
+        elif "underpriced" in refusal.message:
             self._doubt_at_next_block = True  # another one with its nonce waits there, from before a restart
-        elif answer.code in _TRANSIENT_CODES or answer.message.startswith(("txpool is full", "nonce too high")):
+        elif refusal.code in _TRANSIENT_CODES or refusal.message.startswith(("txpool is full", "nonce too high")):
             pause_s = BUSY_PAUSE_S
         else:
-            sent.refused[validator] = answer.message
+            sent.refused[validator] = refusal.message
             if len(sent.refused) >= quorum(self._pool.set_size):
-                self._refuse(sent, answer.message)
+                self._refuse(sent, refusal.message)
                 return
-        self._lanes[validator].sent_at(sent, now, pause_s)
+        self._lanes[validator].sent_at((sent,), now, pause_s)
 
     def _refuse(self, sent: _Sent, reason: str) -> None:
         self._forget(sent)

@@ -78,7 +78,7 @@ def test_what_is_due_is_what_a_look_at_everything_finds(steps: list[tuple[str, A
         elif step == "answer":
             for sent in oracle.air:
                 if flying.get(sent.transaction.nonce) is sent:
-                    lane.sent_at(sent, now, value)
+                    lane.sent_at((sent,), now, value)
                     oracle.answered(sent, now, value)
             oracle.air = []
         elif step == "fail":
