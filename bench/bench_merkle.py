@@ -31,7 +31,8 @@ def measure() -> list[tuple[str, float]]:
     few = dict(list(changed.items())[:50])
     hashes = [log.leaf_hash(value) for value in values]
     nodes = {(0, index): digest for index, digest in enumerate(hashes)}
-    nodes |= {(level, index): digest for level, index, digest in log.Frontier().extend(hashes)}
+    for level, first, row in log.Frontier().extend(hashes):
+        nodes |= {(level, index): digest for index, digest in enumerate(row, first)}
     proof = log.inclusion_proof(LEAVES // 3, LEAVES, lambda level, index: nodes[level, index])
     log_root = log.root(hashes)
 

@@ -39,8 +39,8 @@ def write_tree(path: Path, leaf_hashes: Iterable[bytes]) -> tuple[int, bytes]:
 
         while chunk := list(islice(rest, CHUNK)):
             level(0).write(b"".join(chunk))
-            for number, _, digest in frontier.extend(chunk):  # in order within each level
-                level(number).write(digest)
+            for number, _, hashes in frontier.extend(chunk):
+                level(number).write(b"".join(hashes))
         fresh = path.with_name(path.name + ".new")
         with open(fresh, "wb") as file:
             head = {"format": FORMAT, "version": 1, "algorithm": RFC6962, "size": frontier.size}

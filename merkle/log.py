@@ -31,6 +31,7 @@ SIZE_BYTES = 8
 
 GetNode: TypeAlias = Callable[[int, int], bytes]  # (level, index) → hash
 StoredNode: TypeAlias = tuple[int, int, bytes]  # level, index, hash
+StoredRow: TypeAlias = tuple[int, int, list[bytes]]  # level, index of the first, hashes of neighbours
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -82,10 +83,10 @@ class Frontier:
         self.size += 1
         return completed
 
-    def extend(self, leaf_hashes: Iterable[bytes]) -> list[StoredNode]:
-        """Add many leaves; the same as one `append` after another, but faster. Interior nodes come level by level."""
+    def extend(self, leaf_hashes: Iterable[bytes]) -> list[StoredRow]:
+        """Add many leaves; the same as one `append` after another, but faster. Interior nodes come as a row a level."""
         hashes = list(leaf_hashes)
-        completed: list[StoredNode] = []
+        completed: list[StoredRow] = []
         peaks = self.peaks
         below: list[bytes] = []  # the peaks left behind, smallest first
         index = self.size  # of hashes[0], at its level
@@ -100,7 +101,8 @@ class Frontier:
             index >>= 1
             pairs = zip(hashes[::2], hashes[1::2], strict=True)
             hashes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
-            completed += [(level, at, digest) for at, digest in enumerate(hashes, index)]
+            if hashes:
+                completed.append((level, index, hashes.copy()))
         peaks += reversed(below)
         return completed
 

@@ -158,12 +158,12 @@ class State:
             raise LedgerError(f"slot {slot} of 0x{address.hex()} was set to {value}; expected 0 to 2^256 - 1")
         self._set(self._storage, (address, slot), value)
 
-    # Flat records, which no trie covers
+    # Flat records, which no trie covers; their keys begin with `keyspace.RECORD`
 
     def record(self, key: bytes) -> bytes | None:
-        """The flat record at `key` (the key space's prefix is added here), or None."""
+        """The flat record at `key`, or None."""
         value = self._records.get(key)
-        return self._reader.get(keyspace.RECORD + key) if value is None else value
+        return self._reader.get(key) if value is None else value
 
     def set_record(self, key: bytes, value: bytes) -> None:
         """Write a flat record. Records are written or replaced, never deleted."""
@@ -223,8 +223,7 @@ class State:
         Empty accounts are deleted (EIP-161). Raises LedgerError when one of them has storage.
         """
         writes = {keyspace.CODE + code_hash: code for code_hash, code in self._codes.items()}
-        for key, value in self._records.items():
-            writes[keyspace.RECORD + key] = value
+        writes |= self._records
         accounts = self._accounts | self._storage_roots(writes)
         changes: dict[bytes, bytes] = {}
         for address, account in accounts.items():

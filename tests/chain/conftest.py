@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from node.chain import keyspace
 from node.chain.block import Block, Header
 from node.chain.contracts import anchors, ballots, validators
 from node.chain.contracts.contract import Abi
@@ -32,6 +33,7 @@ ABIS: dict[bytes, Abi] = {
     contract.address: contract.abi for contract in (ballots.CONTRACT, anchors.CONTRACT, validators.CONTRACT)
 }
 ELECTIONS, ANCHORS, VALIDATORS_CONTRACT = ABIS
+WRITTEN = {keyspace.TRIE_NODE, keyspace.CODE, keyspace.RECORD, keyspace.BLOCK}  # by the rules; the rest is the store's
 
 
 class Chain:
@@ -90,6 +92,7 @@ class Chain:
         built = self.build(transactions)
         checked = self.check(built.block)
         assert checked == built
+        assert {key[:1] for key in checked.writes} <= WRITTEN
         self.database.update(checked.writes)
         self.validators = checked.next_validators
         self.blocks.append(checked.block)

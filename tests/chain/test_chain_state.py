@@ -26,6 +26,7 @@ from node.chain.state import (
 PEOPLE = [bytes((index,)) * 20 for index in range(1, 5)]
 CONTRACTS = [bytes((index,)) * 20 for index in range(0xF0, 0xF2)]
 SLOTS = [0, 1, 2, (1 << 256) - 1]
+RECORDS = [keyspace.RECORD + name for name in (b"a", b"b", b"c")]
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Model:
             == (self.nonces.get(address, 0), self.balances.get(address, 0), self.codes.get(address, b""))
             and all(state.storage(address, slot) == self.storage.get((address, slot), 0) for slot in SLOTS)
             for address in PEOPLE + CONTRACTS
-        ) and all(state.record(key) == self.records.get(key) for key in (b"a", b"b", b"c"))
+        ) and all(state.record(key) == self.records.get(key) for key in RECORDS)
 
 
 addresses = st.sampled_from(PEOPLE + CONTRACTS)
@@ -66,8 +67,8 @@ steps = st.one_of(
     st.tuples(st.just("nonce"), addresses, st.integers(0, 3)),
     st.tuples(st.just("balance"), addresses, st.sampled_from([0, 1, 10**18, (1 << 256) - 1])),
     st.tuples(st.just("slot"), st.sampled_from(CONTRACTS), st.sampled_from(SLOTS), st.sampled_from([0, 1, 1 << 255])),
-    st.tuples(st.just("record"), st.sampled_from([b"a", b"b"]), st.binary(max_size=3)),
-    st.tuples(st.just("records"), st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), st.binary(max_size=3))),
+    st.tuples(st.just("record"), st.sampled_from(RECORDS), st.binary(max_size=3)),
+    st.tuples(st.just("records"), st.dictionaries(st.sampled_from(RECORDS), st.binary(max_size=3))),
     st.tuples(st.just("snapshot")),
     st.tuples(st.just("revert"), st.integers(0, 5)),
 )
@@ -141,10 +142,10 @@ def test_writes_stay_within_their_prefixes() -> None:
     state = State({}, patricia.EMPTY_ROOT)
     state.set_code(CONTRACTS[0], b"code")
     state.set_storage(CONTRACTS[0], 0, 1)
-    state.set_record(b"key", b"value")
+    state.set_record(RECORDS[0], b"value")
     _, writes = state.commit()
     assert {key[:1] for key in writes} == {keyspace.TRIE_NODE, keyspace.CODE, keyspace.RECORD}
-    assert writes[keyspace.RECORD + b"key"] == b"value"
+    assert writes[RECORDS[0]] == b"value"
     assert writes[keyspace.CODE + keccak256(b"code")] == b"code"
     nodes = [key for key in writes if key[:1] == keyspace.TRIE_NODE]
     assert len(nodes) == 2  # one trie with one account, one with one slot
@@ -251,16 +252,17 @@ def test_a_reverted_code_is_not_written() -> None:
 
 
 def test_records_that_were_added_together_are_undone_together() -> None:
-    state = State({keyspace.RECORD + b"old": b"1"}, patricia.EMPTY_ROOT)
-    state.add_records({b"kept": b"2"})
+    old, kept, first, second = (keyspace.RECORD + name for name in (b"old", b"kept", b"first", b"second"))
+    state = State({old: b"1"}, patricia.EMPTY_ROOT)
+    state.add_records({kept: b"2"})
     mark = state.snapshot()
-    state.add_records({b"first": b"3", b"second": b"4"})
-    state.set_record(b"first", b"5")
-    state.set_record(b"old", b"6")
-    assert [state.record(key) for key in (b"first", b"second", b"old")] == [b"5", b"4", b"6"]
+    state.add_records({first: b"3", second: b"4"})
+    state.set_record(first, b"5")
+    state.set_record(old, b"6")
+    assert [state.record(key) for key in (first, second, old)] == [b"5", b"4", b"6"]
     state.revert(mark)
-    assert [state.record(key) for key in (b"first", b"second", b"old", b"kept")] == [None, None, b"1", b"2"]
-    assert state.commit() == (patricia.EMPTY_ROOT, {keyspace.RECORD + b"kept": b"2"})
+    assert [state.record(key) for key in (first, second, old, kept)] == [None, None, b"1", b"2"]
+    assert state.commit() == (patricia.EMPTY_ROOT, {kept: b"2"})
 
 
 def test_a_balance_does_not_overflow() -> None:

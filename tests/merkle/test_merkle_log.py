@@ -1,6 +1,6 @@
 """RFC 6962 logs against the RFC's recursive definition, published roots, and mutated proofs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import pytest
@@ -58,13 +58,15 @@ def known_root(size: int) -> bytes:
     return merkle_tree_hash(LEAVES.__getitem__, 0, size)
 
 
+def nodes_of(rows: Iterable[log.StoredRow]) -> list[log.StoredNode]:
+    return [(level, index, digest) for level, first, row in rows for index, digest in enumerate(row, first)]
+
+
 @pytest.fixture(scope="module")
 def stored() -> dict[tuple[int, int], bytes]:
     """What a ledger would have stored of LEAVES."""
-    nodes = {(0, index): digest for index, digest in enumerate(LEAVES)}
-    for level, index, digest in log.Frontier().extend(LEAVES):
-        nodes[level, index] = digest
-    return nodes
+    rows = [(0, 0, LEAVES), *log.Frontier().extend(LEAVES)]
+    return {(level, index): digest for level, index, digest in nodes_of(rows)}
 
 
 def reader(stored: dict[tuple[int, int], bytes]) -> log.GetNode:
@@ -111,12 +113,12 @@ def test_extend_is_many_appends(counts: list[int]) -> None:
         leaves = (LEAVES * 2)[start : start + count]
         start += count
         appended = [node for digest in leaves for node in one_by_one.append(digest)]
-        assert sorted(at_once.extend(iter(leaves))) == sorted(appended)
+        assert sorted(nodes_of(at_once.extend(iter(leaves)))) == sorted(appended)
         assert at_once.encode() == one_by_one.encode()
 
 
 def test_every_interior_node_is_yielded_once() -> None:
-    nodes = log.Frontier().extend(LEAVES)
+    nodes = nodes_of(log.Frontier().extend(LEAVES))
     expected = {(level, index) for level in range(1, 9) for index in range(len(LEAVES) >> level)}
     assert len(nodes) == len(expected)
     assert {(level, index) for level, index, _ in nodes} == expected
@@ -156,7 +158,7 @@ def test_all_proofs_of_all_small_sizes(stored: dict[tuple[int, int], bytes]) -> 
 def test_a_wrong_leaf_or_index_or_mutated_inclusion_proof_fails(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(LEAVES)))
     index = data.draw(st.integers(0, size - 1))
-    nodes = {(level, at): digest for level, at, digest in log.Frontier().extend(LEAVES)}
+    nodes = {(level, at): digest for level, at, digest in nodes_of(log.Frontier().extend(LEAVES))}
     nodes |= {(0, at): digest for at, digest in enumerate(LEAVES)}
     proof = log.inclusion_proof(index, size, reader(nodes))
     root = known_root(size)
@@ -175,7 +177,7 @@ def test_a_wrong_leaf_or_index_or_mutated_inclusion_proof_fails(data: st.DataObj
 def test_a_wrong_root_or_mutated_consistency_proof_fails(data: st.DataObject) -> None:
     new = data.draw(st.integers(1, len(LEAVES)))
     old = data.draw(st.integers(0, new))
-    nodes = {(level, at): digest for level, at, digest in log.Frontier().extend(LEAVES)}
+    nodes = {(level, at): digest for level, at, digest in nodes_of(log.Frontier().extend(LEAVES))}
     nodes |= {(0, at): digest for at, digest in enumerate(LEAVES)}
     proof = log.consistency_proof(old, new, reader(nodes))
 

@@ -31,10 +31,7 @@ class CountingDatabase:
 
 
 def keys_of(id_: bytes, log: int = 1) -> tuple[bytes, bytes]:
-    return (
-        keyspace.RECORD + flatlog.id_prefix(log) + id_,
-        keyspace.RECORD + flatlog.record_id_prefix(log) + id_[::-1],
-    )
+    return flatlog.id_prefix(log) + id_, flatlog.record_id_prefix(log) + id_[::-1]
 
 
 def records(numbers: range, log: int = 1) -> dict[bytes, bytes]:
@@ -158,7 +155,7 @@ def test_filling_gives_way() -> None:
 def test_a_key_that_two_neighbours_spell_together_is_not_there() -> None:
     database = CountingDatabase()
     index = RecordIndex(database, run_keys=1)
-    head = flatlog.id_prefix(0)
+    head = flatlog.id_prefix(0)[1:]
     left, right = bytes(10) + head + b"\7" * 17, b"\1" * 32
     writes = {keyspace.RECORD + head + id_: b"\2" * 6 for id_ in (left, right)}
     store(index, database, 1, writes)

@@ -1,7 +1,7 @@
 """RFC 6962 logs as flat records: their entries, the indexes over them and their nodes, beside the state trie.
 
-A log has a number: 0 for the anchors, n + 1 for the n-th election that was created. Keys, behind the number as a
-u32 (all integers are big-endian):
+A log has a number: 0 for the anchors, n + 1 for the n-th election that was created. Keys, behind the key space's prefix
+and the number as a u32 (all integers are big-endian):
 
     "n" ‖ id (32)                     → index (6)
     "r" ‖ record id (32)              → index (6); elections only
@@ -17,9 +17,11 @@ five.
 """
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 
 from merkle.log import Frontier
+from node.chain import keyspace
 from node.chain.contracts.context import Appended
 from node.chain.errors import LedgerError
 from node.chain.state import State
@@ -33,12 +35,12 @@ INDEX_BYTES = 6
 
 def id_prefix(log: int) -> bytes:
     """What stands before an id in the key of its entry."""
-    return log.to_bytes(4, "big") + b"n"
+    return _key(log, b"n")
 
 
 def record_id_prefix(log: int) -> bytes:
     """What stands before a record id in the key of its index."""
-    return log.to_bytes(4, "big") + b"r"
+    return _key(log, b"r")
 
 
 def index_of(state: State, log: int, id_: bytes, size: int) -> int | None:
@@ -85,21 +87,18 @@ def node_reader(state: State, log: int) -> Callable[[int, int], bytes]:
 
 def append(state: State, log: int, appended: Appended) -> bytes:
     """Write pages, tiles and frontier for what a block appended to a log. Returns the log's new root."""
-    frontier_key = log.to_bytes(4, "big") + b"f"
+    frontier_key = _key(log, b"f")
     stored = state.record(frontier_key)
     frontier = Frontier() if stored is None else Frontier.decode(stored)
     first = appended.first_index
     if frontier.size != first:
         raise LedgerError(f"log {log} is stored up to {frontier.size}, and the state says {first}: not the head")
     completed = frontier.extend(appended.leaf_hashes)
-    _extend_rows(state, lambda page: _page_key(log, page), first, appended.entries)
-    _extend_rows(state, lambda tile: _tile_key(log, 0, tile), first, appended.leaf_hashes)
-    by_level: dict[int, tuple[int, list[bytes]]] = {}
-    for level, index, digest in completed:
-        if level % TILE_LEVELS == 0:
-            by_level.setdefault(level // TILE_LEVELS, (index, []))[1].append(digest)
-    for tile_level, (index, hashes) in by_level.items():
-        _extend_rows(state, lambda tile, at=tile_level: _tile_key(log, at, tile), index, hashes)  # type: ignore[misc]
+    _extend_rows(state, partial(_page_key, log), first, appended.entries)
+    for level, index, hashes in ((0, first, appended.leaf_hashes), *completed):
+        tile_level, is_between = divmod(level, TILE_LEVELS)
+        if not is_between:
+            _extend_rows(state, partial(_tile_key, log, tile_level), index, hashes)
     state.set_record(frontier_key, frontier.encode())
     return frontier.root()
 
@@ -119,8 +118,12 @@ def _extend_rows(state: State, key: Callable[[int], bytes], first: int, items: l
 
 
 def _page_key(log: int, page: int) -> bytes:
-    return log.to_bytes(4, "big") + b"e" + page.to_bytes(8, "big")
+    return _key(log, b"e") + page.to_bytes(8, "big")
 
 
 def _tile_key(log: int, tile_level: int, tile: int) -> bytes:
-    return log.to_bytes(4, "big") + b"t" + bytes((tile_level,)) + tile.to_bytes(8, "big")
+    return _key(log, b"t") + bytes((tile_level,)) + tile.to_bytes(8, "big")
+
+
+def _key(log: int, kind: bytes) -> bytes:
+    return keyspace.RECORD + log.to_bytes(4, "big") + kind
