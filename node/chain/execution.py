@@ -10,14 +10,14 @@ from node.chain.contracts.context import BlockContext
 from node.chain.contracts.members import is_closed
 from node.chain.domain import Domain
 from node.chain.errors import InvalidBlock, InvalidTransaction, PeerError
-from node.chain.gas import intrinsic_gas_of, usable_gas
+from node.chain.gas import AccessList, intrinsic_gas_of, usable_gas
 from node.chain.genesis import Genesis, validators_hash
 from node.chain.outcome import Built, CallResult, Executed
 from node.chain.processing import CREATION_REFUSED, BlockRun, run_message, run_transaction
 from node.chain.receipt import BLOOM_BYTES, Receipt
 from node.chain.state import Reader, State
 from node.chain.stored import block_key, pack_stored
-from node.chain.transaction import AccessList, Transaction
+from node.chain.transaction import Transaction
 
 __all__ = [
     "Built",
@@ -29,7 +29,6 @@ __all__ = [
     "call",
     "check_header",
     "estimate_gas",
-    "intrinsic_gas",
 ]
 
 # Reasons for which a transaction cannot follow here and now, and may well later: it is not dropped.
@@ -44,11 +43,6 @@ class CallRefused(PeerError):
     def __init__(self, output: bytes) -> None:
         super().__init__("execution reverted")
         self.output = output
-
-
-def intrinsic_gas(transaction: Transaction) -> int:
-    """Gas that the transaction costs before it does anything."""
-    return intrinsic_gas_of(transaction.data, transaction.access_list)
 
 
 def check_header(parent: Header, header: Header, validators: Sequence[bytes]) -> None:

@@ -1,6 +1,6 @@
 """Intrinsic gas as of London, and how much of its gas limit a block may use."""
 
-from node.chain.transaction import AccessList
+AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]  # addresses, and slots of each (EIP-2930)
 
 TRANSACTION_GAS = 21_000
 ZERO_BYTE_GAS = 4

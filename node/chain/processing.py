@@ -11,7 +11,6 @@ from node.chain.contracts.contract import NativeContract
 from node.chain.contracts.layout import StorageReader
 from node.chain.contracts.members import may_send
 from node.chain.errors import InvalidTransaction
-from node.chain.gas import intrinsic_gas_of
 from node.chain.receipt import BLOOM_BYTES, EMPTY_BLOOM, EventLog, Receipt, logs_bits
 from node.chain.state import Account, State
 from node.chain.transaction import Transaction
@@ -69,7 +68,7 @@ def check_static(transaction: Transaction, *, chain_id: int, gas_max: int) -> in
         raise InvalidTransaction("nonce has max value", f"tx nonce {transaction.nonce}")
     if transaction.gas_limit > gas_max:
         raise InvalidTransaction("exceeds block gas limit", f"tx gas {transaction.gas_limit}, at most {gas_max}")
-    gas = intrinsic_gas_of(transaction.data, transaction.access_list)
+    gas = transaction.intrinsic_gas
     if gas > transaction.gas_limit:
         raise InvalidTransaction("intrinsic gas too low", f"gas {transaction.gas_limit}, minimum needed {gas}")
     return gas

@@ -7,9 +7,8 @@ from functools import lru_cache
 from merkle import rlp
 from merkle.keccak import keccak256
 from node.chain.errors import InvalidSignature, InvalidTransaction
+from node.chain.gas import AccessList, intrinsic_gas_of
 from node.chain.signing import SigningKey, recover
-
-AccessList = tuple[tuple[bytes, tuple[bytes, ...]], ...]
 
 TRANSACTION_BYTES_MAX = 1 << 20
 _FIELDS_MAX = 12
@@ -41,6 +40,7 @@ class Transaction:
     raw: bytes = field(repr=False)
     hash: bytes
     _sender: bytes | None = field(default=None, repr=False)
+    _intrinsic_gas: int = field(default=0, repr=False)
 
     @property
     def sender(self) -> bytes:
@@ -60,6 +60,13 @@ class Transaction:
     def is_sender_known(self) -> bool:
         """Whether `sender` costs nothing any more."""
         return self._sender is not None
+
+    @property
+    def intrinsic_gas(self) -> int:
+        """Gas that it costs before it does anything, counted at the first use and kept."""
+        if not self._intrinsic_gas:
+            self._intrinsic_gas = intrinsic_gas_of(self.data, self.access_list)
+        return self._intrinsic_gas
 
     def effective_tip(self, base_fee: int) -> int:
         """Wei per gas that go to the proposer at this base fee (EIP-1559)."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from node.chain.transaction import AccessList
+from node.chain.gas import AccessList
 from node.rpc import hexes
 from node.rpc.methods import BadValue, JsonSchema, Kind, shown
 

@@ -14,7 +14,7 @@ from merkle.keccak import keccak256
 from node.chain.block import Block, Header
 from node.chain.contracts import anchors, registry
 from node.chain.errors import InvalidBlock, InvalidTransaction
-from node.chain.execution import CallRefused, apply_block, call, estimate_gas, intrinsic_gas
+from node.chain.execution import CallRefused, apply_block, call, estimate_gas
 from node.chain.processing import encode_receipt
 from node.chain.receipt import EventLog, Receipt, logs_bloom, make_receipt
 from node.chain.signing import SigningKey
@@ -61,7 +61,7 @@ class Model:
     def judge(self, transaction: Transaction) -> str:
         """Why no block could hold this transaction now; empty when one could."""
         nonce, balance = self.nonces.get(transaction.sender, 0), self.balances.get(transaction.sender, 0)
-        if transaction.gas_limit < intrinsic_gas(transaction):
+        if transaction.gas_limit < transaction.intrinsic_gas:
             return "intrinsic gas too low"
         if transaction.nonce != nonce:
             return "nonce too low" if transaction.nonce < nonce else "nonce too high"
@@ -80,7 +80,7 @@ class Model:
             and transaction.data[:4] == ANCHOR_CALL[:4]
             and sender == GATEWAY.address
             and transaction.data[4:36] not in self.anchored
-            and transaction.gas_limit >= intrinsic_gas(transaction) + 40_000
+            and transaction.gas_limit >= transaction.intrinsic_gas + 40_000
         )
         assert receipt.succeeded == succeeds
         if contract and succeeds:
@@ -91,9 +91,9 @@ class Model:
         fee = gas_used * min(transaction.max_priority_fee_per_gas, transaction.max_fee_per_gas)
         self.balances[sender] = self.balances.get(sender, 0) - fee
         self.balances[miner] = self.balances.get(miner, 0) + fee
-        assert intrinsic_gas(transaction) <= gas_used <= transaction.gas_limit
+        assert transaction.intrinsic_gas <= gas_used <= transaction.gas_limit
         if not contract:
-            assert gas_used == intrinsic_gas(transaction)
+            assert gas_used == transaction.intrinsic_gas
 
 
 actions = st.tuples(
