@@ -10,7 +10,7 @@ from node.chain.execution import apply_block, build_block
 from node.chain.genesis import Genesis, build_genesis
 from node.chain.outcome import Built, Executed
 from node.chain.receipt import EventLog, Receipt
-from node.chain.state import State
+from node.chain.state import State, Values
 from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate, sealers
 from node.consensus.evidence import Evidence
@@ -24,6 +24,7 @@ from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
+KNOWN_MAX = 8_192  # accounts, and as many slots, remembered for whoever asks for the state next
 RECENT_MAX = 64  # final blocks kept decoded, for those who follow the head
 RECENT_BYTES_MAX = 8 << 20  # of them as they are encoded; decoded, small transactions take ten times that
 
@@ -55,6 +56,7 @@ class Ledger:
         self._recent: OrderedDict[int, tuple[Block, tuple[Receipt, ...]]] = OrderedDict()
         self._recent_bytes = 0
         self._executed: OrderedDict[bytes, Executed] = OrderedDict()
+        self._known = Values({}, {})  # of the state after the head; another object for each head
         first = build_genesis(genesis)
         self.domain = Domain(genesis.chain_id, first.block.hash)
         found = self._store.genesis_hash()
@@ -92,6 +94,7 @@ class Ledger:
             genesis=self.genesis,
             domain=self.domain,
             override=self.override.validators if self.override else None,
+            known=self._known,
         )
         self._remember(built.executed)
         return built
@@ -112,6 +115,7 @@ class Ledger:
                 domain=self.domain,
                 validators=self.next_validators,
                 override=self.override.validators if self.override else None,
+                known=self._known,
             )
             self._remember(executed)
         return executed
@@ -137,6 +141,7 @@ class Ledger:
         self._choose_next(executed.next_validators)
         self._executed.clear()
         self._keep_recent(block, executed.receipts)
+        self._known = self._known.then(executed.changed)
 
     def _choose_next(self, named: tuple[bytes, ...]) -> None:
         """Who decides the next height: those that the head names, unless an override names others."""
@@ -176,9 +181,11 @@ class Ledger:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def state(self, header: Header | None = None) -> State:
-        """The accounts after `header`, or after the head. Changing it changes nothing but itself."""
-        return State(self, (header or self.head).state_root)
+    def state(self) -> State:
+        """The state after the head. Changing it changes nothing but itself."""
+        if max(len(self._known.accounts), len(self._known.slots)) > KNOWN_MAX:
+            self._known = Values({}, {})
+        return State(self, self.head.state_root, self._known)
 
     def header(self, height: int) -> Header | None:
         """The final header at `height`."""

@@ -15,7 +15,7 @@ from node.chain.genesis import Genesis, validators_hash
 from node.chain.outcome import Built, CallResult, Executed
 from node.chain.processing import CREATION_REFUSED, BlockRun, run_message, run_transaction
 from node.chain.receipt import BLOOM_BYTES, Receipt
-from node.chain.state import Reader, State
+from node.chain.state import Reader, State, Values
 from node.chain.stored import block_key, pack_stored
 from node.chain.transaction import Transaction
 
@@ -81,12 +81,14 @@ def apply_block(
     domain: Domain,
     validators: Sequence[bytes],
     override: Sequence[bytes] | None = None,
+    known: Values | None = None,
 ) -> Executed:
     """Execute a block on its parent, the head of what `reader` holds, and check everything but its certificate.
 
     `validators` decide this height. Which of them may propose it depends on the certificate's round, and is for
     consensus to check. `override` names the same set where the parent does not: then the block puts it in place, and
-    must be empty. Raises InvalidBlock; InvalidTransaction never leaves this function.
+    must be empty. `known`: as `State` takes it, after the parent.
+    Raises InvalidBlock; InvalidTransaction never leaves this function.
     """
     header = block.header
     check_header(parent, header, validators)
@@ -96,7 +98,8 @@ def apply_block(
         raise InvalidBlock(
             f"block {header.number}: {block.bytes_count} bytes, expected at most {genesis.block_bytes_max}"
         )
-    run = _start(reader, parent, header.timestamp, header.miner, domain, override)
+    state = State(reader, parent.state_root, known)
+    run = _start(state, parent, header.timestamp, header.miner, domain, override)
     for position, transaction in enumerate(block.transactions):
         try:
             run_transaction(run, transaction)
@@ -121,13 +124,15 @@ def build_block(
     genesis: Genesis,
     domain: Domain,
     override: Sequence[bytes] | None = None,
+    known: Values | None = None,
 ) -> Built:
     """Build a block of those of `transactions` that can follow each other on `parent`, the head of `reader`, and fit.
 
     `timestamp` is in seconds; the parent's is taken where that is later. Signatures that are not recovered yet are
-    recovered here. With `override`, as in `apply_block`, the block is empty and nothing is dropped.
+    recovered here. With `override`, as in `apply_block`, the block is empty and nothing is dropped. `known` as there.
     """
-    run = _start(reader, parent, max(timestamp, parent.timestamp), miner, domain, override)
+    state = State(reader, parent.state_root, known)
+    run = _start(state, parent, max(timestamp, parent.timestamp), miner, domain, override)
     if override is not None:
         transactions = ()
     taken: list[Transaction] = []
@@ -233,14 +238,14 @@ def _simulate(
 
 
 def _start(
-    reader: Reader, parent: Header, timestamp: int, miner: bytes, domain: Domain, override: Sequence[bytes] | None
+    state: State, parent: Header, timestamp: int, miner: bytes, domain: Domain, override: Sequence[bytes] | None
 ) -> BlockRun:
-    context = BlockContext(State(reader, parent.state_root), parent.number + 1, timestamp, domain)
+    context = BlockContext(state, parent.number + 1, timestamp, domain)
     registry.begin_block(context, override)
-    return BlockRun(context, miner, usable_gas(parent.gas_limit), is_closed(context.state))
+    return BlockRun(context, miner, usable_gas(parent.gas_limit), is_closed(state))
 
 
-_Consequences = tuple[tuple[Receipt, ...], tuple[bytes, ...], dict[bytes, bytes], tuple[bytes, ...]]
+_Consequences = tuple[tuple[Receipt, ...], tuple[bytes, ...], dict[bytes, bytes], tuple[bytes, ...], Values]
 
 
 def _finish(run: BlockRun, parent: Header, transactions_root: bytes, timestamp: int) -> tuple[Header, _Consequences]:
@@ -262,14 +267,15 @@ def _finish(run: BlockRun, parent: Header, transactions_root: bytes, timestamp: 
         timestamp=timestamp,
         extra_data=validators_hash(next_validators),
     )
-    return header, (tuple(run.receipts), tuple(run.encoded_receipts), writes, next_validators)
+    receipts, encoded_receipts = tuple(run.receipts), tuple(run.encoded_receipts)
+    return header, (receipts, encoded_receipts, writes, next_validators, context.state.changed)
 
 
 def _executed(block: Block, consequences: _Consequences) -> Executed:
     """The whole of it, the block's own place in the database among it: ballots are read from there."""
-    receipts, encoded_receipts, writes, next_validators = consequences
+    receipts, encoded_receipts, writes, next_validators, changed = consequences
     writes[block_key(block.number)] = pack_stored(block.header.encoded, block.transactions)
-    return Executed(block, receipts, encoded_receipts, writes, next_validators)
+    return Executed(block, receipts, encoded_receipts, writes, next_validators, changed)
 
 
 def _mismatch(header: Header, name: str, value: object, right: object) -> InvalidBlock:

@@ -157,7 +157,7 @@ def build_genesis(genesis: Genesis) -> Executed:
         extra_data=validators_hash(genesis.validators),
     )
     writes[block_key(0)] = pack_stored(header.encoded, ())
-    return Executed(Block(header), (), (), writes, genesis.validators)
+    return Executed(Block(header), (), (), writes, genesis.validators, state.changed)
 
 
 def domain_of(genesis: Genesis) -> Domain:

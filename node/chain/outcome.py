@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from node.chain.block import Block
 from node.chain.errors import InvalidTransaction
 from node.chain.receipt import Receipt
+from node.chain.state import Values
 from node.chain.transaction import Transaction
 
 
@@ -14,6 +15,7 @@ class Executed:
 
     `encoded_receipts` are the consensus encodings of `receipts`, in their order. `writes` holds database keys (of
     `node.chain.keyspace`) and values. `next_validators` decide the next height: addresses of 20 bytes, ascending.
+    `changed` is what `writes` changes of the state.
     """
 
     block: Block
@@ -21,6 +23,7 @@ class Executed:
     encoded_receipts: tuple[bytes, ...]
     writes: dict[bytes, bytes]
     next_validators: tuple[bytes, ...]
+    changed: Values
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,17 @@ class Account(NamedTuple):
 EMPTY_ACCOUNT = Account(0, 0, patricia.EMPTY_ROOT, EMPTY_CODE_HASH)
 
 
+class Values(NamedTuple):
+    """Accounts, and slots by address and number, as they are after one block."""
+
+    accounts: dict[bytes, Account]
+    slots: dict[tuple[bytes, int], int]
+
+    def then(self, changed: "Values") -> "Values":
+        """The same one block later, which has `changed` these."""
+        return Values(self.accounts | changed.accounts, self.slots | changed.slots)
+
+
 def decode_account(data: bytes) -> Account:
     """The account of its RLP. Raises rlp.RlpError."""
     fields = rlp.decode(data)
@@ -65,13 +76,15 @@ class State:
     they nest. Addresses have 20 bytes, balances are in wei, slots and their values are 256-bit numbers.
     """
 
-    def __init__(self, reader: Reader, root: bytes) -> None:
-        """`root`: the state root, 32 bytes, of a block whose writes `reader` holds."""
+    def __init__(self, reader: Reader, root: bytes, known: Values | None = None) -> None:
+        """`root`: the state root, 32 bytes, of a block whose writes `reader` holds.
+
+        `known`: some of what is under that root, to which everything is added that is read here.
+        """
         self._reader = reader
         self._root = root
         # What was read, kept for the next reader; and what was changed, which hides it.
-        self._accounts_read: dict[bytes, Account] = {}
-        self._storage_read: dict[tuple[bytes, int], int] = {}
+        self._accounts_read, self._storage_read = known or Values({}, {})
         self._accounts: dict[bytes, Account] = {}
         self._storage: dict[tuple[bytes, int], int] = {}
         self._records: dict[bytes, bytes] = {}
@@ -80,6 +93,7 @@ class State:
         self._block_read: tuple[int, list[bytes]] = (-1, [])  # the last one that `calldata` has read, with its height
         self._calldata_read: tuple[int, int, bytes] = (-1, -1, b"")
         self.block_bytes_read = 0  # by `calldata`
+        self.changed = Values({}, {})  # by all this, since `commit`
 
     # Accounts
 
@@ -235,6 +249,7 @@ class State:
                 raise LedgerError(f"account 0x{address.hex()} has storage, but no nonce, balance or code")
             else:
                 changes[keccak256(address)] = b""
+        self.changed = Values(accounts, self._storage)
         root, nodes = patricia.update(self._node, self._root, changes)
         for node_hash, node in nodes.items():
             writes[keyspace.TRIE_NODE + node_hash] = node

@@ -14,7 +14,7 @@ from node.chain.genesis import Genesis, build_genesis
 from node.chain.outcome import CallResult, Executed
 from node.chain.receipt import Receipt
 from node.chain.signing import SigningKey
-from node.chain.state import State
+from node.chain.state import State, Values
 from node.chain.transaction import Transaction, sign_transaction
 
 KEYS = sorted((SigningKey(bytes([number]) * 32) for number in range(1, 9)), key=lambda key: key.address)
@@ -49,6 +49,7 @@ class Chain:
         self.now = genesis.timestamp
         self.validators = genesis.validators  # who decide the next height
         self.dropped: list[tuple[Transaction, InvalidTransaction]] = []
+        self.known = Values({}, {})  # as a ledger carries it from block to block
 
     @property
     def head(self) -> Header:
@@ -85,19 +86,25 @@ class Chain:
             genesis=self.genesis,
             domain=self.domain,
             validators=self.validators,
+            known=self.known,
         )
 
     def take(self, transactions: Iterable[Transaction] = ()) -> tuple[Receipt, ...]:
-        """Build the next block, check that a validator gets the same, and make it the head."""
+        """Build the next block, check that a validator who knows the state gets the same, and make it the head."""
         built = self.build(transactions)
         checked = self.check(built.block)
         assert checked == built
         assert {key[:1] for key in checked.writes} <= WRITTEN
-        self.database.update(checked.writes)
-        self.validators = checked.next_validators
-        self.blocks.append(checked.block)
-        self.receipts.append(checked.receipts)
+        self.keep(checked)
         return checked.receipts
+
+    def keep(self, executed: Executed) -> None:
+        """Make a block the head."""
+        self.database.update(executed.writes)
+        self.known = self.known.then(executed.changed)
+        self.validators = executed.next_validators
+        self.blocks.append(executed.block)
+        self.receipts.append(executed.receipts)
 
     def send(self, key: SigningKey, to: bytes, name: str, *arguments: object) -> Receipt:
         """One block with one contract call."""

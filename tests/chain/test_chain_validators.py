@@ -233,9 +233,7 @@ def test_an_override_puts_its_set_in_place_in_an_empty_block() -> None:
     full = chain.build(waiting, miner=VALIDATOR_OF_BOTH).block
     with pytest.raises(InvalidBlock, match="expected none where an override"):
         apply_block(chain.database, chain.head, full, validators=chosen, override=chosen, **common)
-    chain.database.update(executed.writes)
-    chain.blocks.append(block)
-    chain.validators = executed.next_validators
+    chain.keep(executed)
     assert chain.view(CONTRACT, "validators") == chain.view(CONTRACT, "nextValidators") == chosen
     propose(chain, KEYS[2], REMOVE, KEYS[7].address)
     propose(chain, KEYS[7], REMOVE, KEYS[7].address)

@@ -9,9 +9,12 @@ import pytest
 from node import store
 from node.chain import keyspace
 from node.chain.block import Block
+from node.chain.contracts.addresses import VALIDATORS as VALIDATORS_CONTRACT
+from node.chain.contracts.members import current_validators
 from node.chain.errors import InvalidBlock, LedgerError
 from node.chain.genesis import Genesis, build_genesis
 from node.chain.signing import SigningKey
+from node.chain.state import State
 from node.consensus.evidence import Evidence
 from node.consensus.messages import Kind, SignedStatement, Statement
 from node.ledger import RECENT_MAX, Ledger
@@ -64,6 +67,35 @@ def test_a_restart_finds_every_block_receipt_certificate_and_sender(
             assert ledger.locate(transaction.hash) == (height, index)
         encoded = ledger.encoded_block(height)
         assert encoded == (block.header.encoded, [transaction.raw for transaction in block.transactions])
+
+
+def test_what_the_ledger_remembers_of_the_state_is_what_the_database_holds(
+    open_database: OpenDatabase, genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    addresses = (RICH_KEY.address, b"\xaa" * 20, genesis.validators[0], VALIDATORS_CONTRACT)
+    for nonce in range(4):
+        extend(ledger, database, [transfer(nonce)])
+        stored = State(ledger, ledger.head.state_root)
+        for state in (ledger.state(), ledger.state()):  # read from the database, and remembered
+            assert [state.account(address) for address in addresses] == list(map(stored.account, addresses))
+            assert current_validators(state) == current_validators(stored) == genesis.validators
+    assert ledger.state().nonce(RICH_KEY.address) == 4
+    monkeypatch.setattr(ledger, "get", None)
+    assert ledger.state().nonce(RICH_KEY.address) == 4  # nothing is read again
+    with pytest.raises(TypeError):
+        ledger.state().nonce(bytes(20))
+
+
+def test_of_the_state_no_more_is_remembered_than_may_be(
+    open_database: OpenDatabase, genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.ledger.KNOWN_MAX", 3)
+    ledger = Ledger(open_database(), genesis)
+    for number in range(20):
+        ledger.state().nonce(bytes([number]) * 20)
+        assert len(ledger._known.accounts) <= 4
 
 
 def test_what_is_not_there_is_none(open_database: OpenDatabase, genesis: Genesis) -> None:

@@ -17,6 +17,7 @@ from node.chain.contracts.elections import LOG_ROOT, require_election
 from node.chain.domain import Domain
 from node.chain.errors import InvalidSignature
 from node.chain.receipt import Receipt
+from node.chain.state import State
 from node.chain.transaction import Transaction
 from node.consensus.certificate import Certificate
 from node.consensus.messages import Kind, Recover, SignedStatement, Statement
@@ -164,13 +165,13 @@ class Referee:
             self._agreed.setdefault(header.state_root, []).append(ledger.validators(header.number + 1))
 
     def _compare_tally(self, name: str, ledger: Ledger) -> None:
-        state = ledger.state()
+        state = State(ledger, ledger.head.state_root)  # as the database has it, not as the ledger remembers it
         tally = read_tally(state, require_election(state, ELECTION))
         if tally.counts != self.box.counts:
             raise Violation("tally", f"{name} counts {tally.counts}, a recount of the chain {self.box.counts}")
 
     def _compare_sets(self, name: str, ledger: Ledger) -> None:
-        height, state = ledger.head.number, ledger.state()
+        height, state = ledger.head.number, State(ledger, ledger.head.state_root)
         here = (members.current_validators(state), members.next_validators(state), ledger.validators(height))
         named = self.council.at(height + 1) if height + 1 not in self.council.overridden else here[1]
         if here != (self.council.at(height), named, self.council.at(height)):
@@ -297,7 +298,7 @@ class Referee:
             raise Violation("one chain, one database", f"{name} has something else under 0x{key.hex()} than others")
         self._compare_tally(name, ledger)
         self._compare_sets(name, ledger)
-        state = ledger.state()
+        state = State(ledger, ledger.head.state_root)
         election = require_election(state, ELECTION)
         root = state.storage(ELECTIONS, election.base + LOG_ROOT).to_bytes(32, "big")
         if root != log_root(map(leaf_hash, self.box.leaves)):
