@@ -1,7 +1,7 @@
 """The gateway's memory of its records: all that wait and a bounded number of those that are done."""
 
 import asyncio
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -23,19 +23,16 @@ class NotDurable(RuntimeError):
 class Commit:
     """Tells any number of waiters that a group was synced, or that it could not be."""
 
-    __slots__ = ("_done", "_error")
+    __slots__ = ("_done", "_error", "succeeded")
 
     def __init__(self) -> None:
         self._done = asyncio.Event()
         self._error: str | None = None
+        self.succeeded = False
 
     def finish(self, error: str | None = None) -> None:
-        self._error = error
+        self._error, self.succeeded = error, error is None
         self._done.set()
-
-    @property
-    def succeeded(self) -> bool:
-        return self._done.is_set() and self._error is None
 
     async def wait(self) -> None:
         """Return once the group is durable. Raises NotDurable. One waiter's cancellation does not touch the others."""
@@ -218,8 +215,7 @@ class Book:
         self._by_record_id: dict[bytes, Item] = {}
         self._anchors: dict[bytes, Item] = {}  # those that are not on the chain, by batch id
         self._aliases: OrderedDict[bytes, Item] = OrderedDict()  # other record ids of equal ballots
-        self._by_transaction: dict[bytes, list[Item]] = {}
-        self._done: OrderedDict[Item, None] = OrderedDict()
+        self._done: deque[Item] = deque()  # oldest first; some may have been dropped since
         self._recent_max = recent_max
         self._pending_ballots: Counter[int] = Counter()  # by election
         self.pending_bytes = 0
@@ -227,21 +223,22 @@ class Book:
 
     def add(self, item: Item) -> None:
         """Take in a new item; it takes the place of a refused one under the same key."""
-        key = record_key(item.record)
+        record = item.record
+        key = record_key(record)
         old = self._items.get(key)
         if old is not None:
             self._drop(old)
         self._items[key] = item
-        if isinstance(item.record, Ballot):
-            self._by_record_id[item.record.record_id] = item
+        if isinstance(record, Ballot):
+            self._by_record_id[record.record_id] = item
             for other in item.others:
                 self.alias(other, item)
+        elif isinstance(record, Anchor) and item.place is None:
+            self._anchors[record.batch_id] = item
         if item.pending:
-            self._count(item.record, 1)
+            self._count(record, 1)
         else:
-            self._remember(item)
-        if isinstance(item.record, Anchor) and item.place is None:
-            self._anchors[item.record.batch_id] = item
+            self._remember((item,))
 
     def remove(self, item: Item) -> None:
         """Forget an item that never became durable."""
@@ -249,47 +246,41 @@ class Book:
             self._count(item.record, -1)
         self._drop(item)
 
-    def done(self, item: Item) -> None:
-        """Note that a waiting item has got its `place` or `reason` just now. Who waits for it is still to be woken."""
-        self._count(item.record, -1)
-        if item.place is not None:
-            self._forget_anchor(item)
-        self._remember(item)
+    def done(self, items: Sequence[Item]) -> None:
+        """Note that waiting items have got their `place` or `reason` just now. Who waits is still to be woken."""
+        for item in items:
+            self._count(item.record, -1)
+            if item.place is not None:
+                self._forget_anchor(item)
+        self._remember(items)
 
     def _count(self, record: Record, by: int) -> None:
         self.pending_count += by
         self.pending_bytes += by * _weight(record)
         if isinstance(record, Ballot):
-            self._pending_ballots[record.election] += by
-            if not self._pending_ballots[record.election]:
+            left = self._pending_ballots[record.election] + by
+            if left:
+                self._pending_ballots[record.election] = left
+            else:
                 del self._pending_ballots[record.election]
 
-    def _remember(self, item: Item) -> None:
-        self._done[item] = None
-        if item.place is not None:
-            self._by_transaction.setdefault(item.place.transaction_hash, []).append(item)
+    def _remember(self, items: Sequence[Item]) -> None:
+        self._done.extend(items)
         while len(self._done) > self._recent_max:
-            self._drop(next(iter(self._done)))
+            self._drop(self._done.popleft())
 
     def _forget_anchor(self, item: Item) -> None:
         if isinstance(item.record, Anchor) and self._anchors.get(item.record.batch_id) is item:
             del self._anchors[item.record.batch_id]
 
     def _drop(self, item: Item) -> None:
-        self._done.pop(item, None)
         self._forget_anchor(item)
-        key = record_key(item.record)
+        record = item.record
+        key = record_key(record)
         if self._items.get(key) is item:
             del self._items[key]
-        record = item.record
         if isinstance(record, Ballot) and self._by_record_id.get(record.record_id) is item:
             del self._by_record_id[record.record_id]
-        if item.place is not None:
-            carried = self._by_transaction.get(item.place.transaction_hash, [])
-            if item in carried:
-                carried.remove(item)
-            if not carried:
-                self._by_transaction.pop(item.place.transaction_hash, None)
 
     def find(self, key: RecordKey) -> Item | None:
         return self._items.get(key)
@@ -299,7 +290,7 @@ class Book:
         return self._items.get(record_key(item.record)) is item
 
     def ballot(self, nullifier: bytes) -> Item | None:
-        return self._items.get(("ballot", nullifier, b""))
+        return self._items.get(nullifier)
 
     def ballot_by_record_id(self, record_id: bytes) -> Item | None:
         return self._by_record_id.get(record_id)
@@ -342,9 +333,6 @@ class Book:
 
     def anchor(self, batch_id: bytes) -> Item | None:
         return self._items.get(("anchor", batch_id, b""))
-
-    def by_transaction(self, transaction_hash: bytes) -> list[Item]:
-        return list(self._by_transaction.get(transaction_hash, ()))
 
     def pending(self) -> Iterator[Item]:
         """The waiting items in the order in which they came."""

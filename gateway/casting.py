@@ -100,17 +100,15 @@ async def cast_votes(core: Core, votes: Sequence[Vote], admit: Callable[[bytes],
     }
     castings = []
     for vote in votes:
-        casting = Casting(vote, vote.transaction_id)
-        castings.append(casting)
-        booth = booths[vote.election_id]
+        booth, transaction_id = booths[vote.election_id], vote.transaction_id
         if isinstance(booth, Problem):
-            casting.problem = booth
+            castings.append(Casting(vote, transaction_id, None, booth))
             continue
         try:
-            ballot, casting.transaction_id = booth.ballot(vote, admit)
-            casting.item = core.keep(ballot)
+            ballot, transaction_id = booth.ballot(vote, admit)
+            castings.append(Casting(vote, transaction_id, core.keep(ballot)))
         except Problem as problem:
-            casting.problem = problem
+            castings.append(Casting(vote, transaction_id, None, problem))
     await _find_late(core, castings)
     await wait_for_ends([casting.item for casting in castings if casting.item is not None], wait_s)
     for casting in castings:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -38,6 +38,7 @@ REASON_CHARS_MAX = 500  # of a refusal, which is in a validator's words and goes
 _WHOLE = ("ElectionNotOpen", "NotRegistrar", "UnknownElection", "NotGateway", "NotAllowedToCreate", "NotCreator")
 # Refusals of an anchor that no later attempt can change.
 _NEVER = ("AnchorExists", "InvalidAnchor")
+_ACCEPTED = int(Outcome.ACCEPTED)
 
 
 class Settling(Protocol):
@@ -250,7 +251,7 @@ class Delivery:
         if isinstance(item.record, Anchor):
             index = calls.anchored_index(included.encoded_receipt, item.record.batch_id)
             if index is not None:
-                self._settle(place, [(item, Outcome.ACCEPTED, index)])
+                self._settle(place, [item], Outcome.ACCEPTED, index)
                 return
         receipt = included.receipt
         if not receipt.succeeded:
@@ -258,50 +259,51 @@ class Delivery:
         elif isinstance(item.record, Ballot):
             self._judge_batch(parcel, receipt, place)
         else:
-            self._settle(place, [(item, Outcome.ACCEPTED, 0)])
+            self._settle(place, [item], Outcome.ACCEPTED, 0)
 
     def _judge_batch(self, parcel: Parcel, receipt: Receipt, place: Place) -> None:
         cast = calls.read_cast(receipt)
         if cast is None or len(cast.outcomes) != len(parcel.items):
             raise RuntimeError(f"block {place.block_number}: a certified batch has no fitting BallotsCast")
-        settled: list[tuple[Item, Outcome, int]] = []
-        index = cast.first_index
+        accepted: list[Item] = []
         for item, code in zip(parcel.items, cast.outcomes, strict=True):
-            if code == Outcome.ACCEPTED:
-                settled.append((item, Outcome.ACCEPTED, index))
-                index += 1
+            if code == _ACCEPTED:
+                accepted.append(item)
             elif code == Outcome.REPEATED:
                 assert isinstance(item.record, Ballot)  # of a batch
                 self._spawn(self._find_standing(item, item.record))
             else:
                 outcome = Outcome(code)
                 self._reject(item, f"{outcome.name}: {calls.OUTCOME_REASONS[outcome]}", outcome)
-        if settled:
-            self._settle(place, settled)
+        if accepted:
+            self._settle(place, accepted, Outcome.ACCEPTED, cast.first_index)
 
-    def _settle(self, place: Place, settled: Sequence[tuple[Item, Outcome, int]]) -> None:
-        for item, outcome, index in settled:
+    def _settle(self, place: Place, items: list[Item], outcome: Outcome, first_index: int) -> None:
+        """Items of one transaction stand on the chain, one behind the other in their log."""
+        for index, item in enumerate(items, first_index):
             item.outcome, item.index, item.place = outcome, index, place
-            self._done(item)
-        self._durability.settle(place, [item for item, _, _ in settled])
-        first, outcome, _ = settled[0]  # all of one transaction: one kind, one outcome, and the first waited longest
-        self.ends[type(first.record).__name__.lower(), outcome.name.lower()] += len(settled)
-        self.finality.observe(max(0, first.updated_at_ms - first.received_at_ms) / 1000, len(settled))
+        self._done(items)
+        self._durability.settle(place, items)
+        first = items[0]  # it waited longest
+        self.ends[type(first.record).__name__.lower(), outcome.name.lower()] += len(items)
+        self.finality.observe(max(0, first.updated_at_ms - first.received_at_ms) / 1000, len(items))
 
     def _reject(self, item: Item, reason: str, outcome: Outcome | None = None) -> None:
         item.outcome, item.reason = outcome, reason[:REASON_CHARS_MAX]
-        self._done(item)
+        self._done([item])
         self._durability.reject(item)
         self.ends[type(item.record).__name__.lower(), outcome.name.lower() if outcome else "refused"] += 1
 
-    def _done(self, item: Item) -> None:
-        item.failed = None
-        item.updated_at_ms = time.time_ns() // 1_000_000
-        self._book.done(item)
-        self._ended.append(item)
+    def _done(self, items: list[Item]) -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for item in items:
+            item.failed, item.updated_at_ms = None, now_ms
+        self._book.done(items)
+        self._ended += items
         self._someone_ended.set()
-        if isinstance(item.record, Anchor):
-            self.on_end(item)
+        for item in items:
+            if isinstance(item.record, Anchor):
+                self.on_end(item)
 
     def _back_off(self, item: Item, reason: str) -> None:
         """Validators refuse an anchor now; that may pass. Try again later each time, and in the end call it failed."""
@@ -339,7 +341,7 @@ class Delivery:
         standing = await self._asked(ask)
         if isinstance(standing.record, Ballot):
             self._book.stands_as(item, standing.record)
-        self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
+        self._settle(standing.place, [item], Outcome.REPEATED, standing.index)
 
     async def _find_anchor(self, item: Item, anchor: Anchor) -> None:
         """A validator says that a batch is anchored already: find where, and judge by that. It may have lied."""
@@ -349,7 +351,7 @@ class Delivery:
         elif getattr(standing.record, "merkle_root", b"") != anchor.merkle_root:
             self._reject(item, "AnchorExists: the batch is anchored with another root")
         else:
-            self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
+            self._settle(standing.place, [item], Outcome.REPEATED, standing.index)
 
     async def _judge_late(self, parcel: Parcel, reason: str) -> None:
         """The election is over: a ballot that was cast before, and came again unseen, stands all the same."""
@@ -362,7 +364,7 @@ class Delivery:
                 self._reject(item, reason)
             elif (standing.record.kind, standing.record.content) == (ballot.kind, ballot.content):
                 self._book.stands_as(item, standing.record)
-                self._settle(standing.place, [(item, Outcome.REPEATED, standing.index)])
+                self._settle(standing.place, [item], Outcome.REPEATED, standing.index)
             else:
                 used = Outcome.NULLIFIER_USED
                 self._reject(item, f"{used.name}: {calls.OUTCOME_REASONS[used]}", used)

@@ -195,17 +195,18 @@ class Durability:
     def _move(self, journal: Journal) -> None:
         first = journal.next_sequence
         for chunk in _chunks(list(self._unsettled)):
-            _write_accepted(journal, chunk)
+            _write_accepted(journal, *chunk)
         journal.forget_unsettled(before=first)  # not earlier: its old segments may hold the only copy of a later chunk
 
     def _write(self, group: _Group) -> None:
         journal = self._active()
         # Those that turned out to stand under another record id, which a restart would not know: once more, as it is.
-        for chunk in _chunks([item for _, items in group.settled for item in items if item.others]):
-            _write_accepted(journal, chunk, (), [item.sequence for item in chunk])
-        *chunks, last = [*_chunks(group.accepted)] or [()]
+        renamed = [item for _, items in group.settled for item in items if item.others]
+        for items, entries in _chunks(renamed):
+            _write_accepted(journal, items, entries, (), [item.sequence for item in items])
+        *chunks, last = [*_chunks(group.accepted)] or [((), ())]
         for chunk in chunks:
-            _write_accepted(journal, chunk)
+            _write_accepted(journal, *chunk)
         ends: list[bytes] = []
         done: list[int] = []
         size = 0
@@ -216,8 +217,8 @@ class Durability:
             if size >= GROUP_BYTES_MAX:
                 journal.write(ends, accepted=0, settled=done)
                 ends, done, size = [], [], 0
-        if last or ends:
-            _write_accepted(journal, last, ends, done)  # one sync for both, as long as the group fits a frame
+        if last[0] or ends:
+            _write_accepted(journal, *last, ends, done)  # one sync for both, as long as the group fits a frame
 
 
 def _rank(replayed: Replayed) -> int:
@@ -230,30 +231,36 @@ def _rank(replayed: Replayed) -> int:
 def _ends(group: _Group) -> Iterator[tuple[bytes, list[int]]]:
     """The ends of a group, encoded, and the sequences that each of them is of."""
     for place, items in group.settled:
-        ends = tuple((item.sequence, int(item.outcome or 0), item.index) for item in items)
-        yield encode_settled(Settled(place, ends)), [sequence for sequence, _, _ in ends]
+        ends = tuple([(item.sequence, item.outcome or 0, item.index) for item in items])
+        yield encode_settled(Settled(place, ends)), [item.sequence for item in items]
     for item in group.rejected:
         yield encode_rejected(Rejected(item.sequence, item.reason or "")), [item.sequence]
 
 
-def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    """The items in runs of not many more than GROUP_BYTES_MAX bytes each."""
-    begin, weight = 0, 0
-    for position, item in enumerate(items):
-        weight += 128 + len(getattr(item.record, "content", b"")) + len(getattr(item.record, "data", b""))
-        if weight >= GROUP_BYTES_MAX:
-            yield items[begin : position + 1]
-            begin, weight = position + 1, 0
-    if begin < len(items):
-        yield items[begin:]
+def _chunks(items: Sequence[Item]) -> Iterator[tuple[Sequence[Item], Sequence[bytes]]]:
+    """The items and their entries, in runs of not many more than GROUP_BYTES_MAX bytes each."""
+    entries: list[bytes] = []
+    begin = size = 0
+    for end, item in enumerate(items, 1):
+        entry = encode_accepted(item.record, item.received_at_ms)
+        entries.append(entry)
+        size += len(entry)
+        if size >= GROUP_BYTES_MAX:
+            yield items[begin:end], entries
+            entries, begin, size = [], end, 0
+    if entries:
+        yield items[begin:], entries
 
 
 def _write_accepted(
-    journal: Journal, items: Sequence[Item], ends: Sequence[bytes] = (), settled: Sequence[int] = ()
+    journal: Journal,
+    items: Sequence[Item],
+    entries: Sequence[bytes],
+    ends: Sequence[bytes] = (),
+    settled: Sequence[int] = (),
 ) -> None:
-    """Append items and, behind them, the encoded ends of earlier ones, which have the `settled` sequences."""
+    """Append the entries of items and, behind them, the ends of earlier ones, which have the `settled` sequences."""
     first = journal.next_sequence
-    entries = [encode_accepted(item.record, item.received_at_ms) for item in items]
     journal.write([*entries, *ends], accepted=len(items), settled=settled)
-    for position, item in enumerate(items):
-        item.sequence = first + position
+    for sequence, item in enumerate(items, first):
+        item.sequence = sequence

@@ -29,13 +29,13 @@ SEGMENTS_KEPT = 2
 
 _NAME = re.compile(r"^(\d{12})\.journal$")
 
-RecordKey = tuple[str, bytes, bytes]
+RecordKey = bytes | tuple[str, bytes, bytes]
 
 
 def record_key(record: Record) -> RecordKey:
     """What a record is known by: written down twice under one key, it is still one record."""
     if isinstance(record, Ballot):
-        return "ballot", record.nullifier, b""
+        return record.nullifier
     if isinstance(record, Anchor):
         return "anchor", record.batch_id, b""
     return "call", record.to, record.data
@@ -106,14 +106,14 @@ class Journal:
         self._segment_of: dict[int, int] = {}  # sequence → segment, of unsettled records
         for replayed in self.replay.records.values():
             if replayed.pending:
-                self._note_accepted(replayed.accepted.sequence, replayed.segment)
+                self._note_accepted((replayed.accepted.sequence,), replayed.segment)
 
     def _numbers(self) -> list[int]:
         return sorted(segment_numbers(self._disk.names(self.folder)))
 
-    def _note_accepted(self, sequence: int, segment: int) -> None:
-        self._segment_of[sequence] = segment
-        self._unsettled[segment] += 1
+    def _note_accepted(self, sequences: Sequence[int], segment: int) -> None:
+        self._segment_of.update(dict.fromkeys(sequences, segment))
+        self._unsettled[segment] += len(sequences)
 
     def write(self, entries: Sequence[bytes], *, accepted: int, settled: Sequence[int]) -> None:
         """Append one group and sync it; `accepted` of its entries get the next sequences, `settled` ones are done with.
@@ -128,9 +128,7 @@ class Journal:
         except OSError:
             self._end_segment()
             raise
-        segment = self._segment - 1
-        for sequence in range(self.next_sequence, self.next_sequence + accepted):
-            self._note_accepted(sequence, segment)
+        self._note_accepted(range(self.next_sequence, self.next_sequence + accepted), self._segment - 1)
         self.next_sequence += accepted
         for sequence in settled:
             owner = self._segment_of.pop(sequence, None)

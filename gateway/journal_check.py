@@ -48,9 +48,10 @@ def check_journal(folder: Path, domain: Domain | None = None) -> Report:
         return report
     replay = replay_folder(folder, domain, disk)
     report.domain, report.link = domain, replay.link
-    for key, replayed in replay.records.items():
+    for replayed in replay.records.values():
+        kind = type(replayed.accepted.record).__name__.lower()
         state = "waits" if replayed.pending else "refused" if replayed.place is None else "final"
-        report.records[f"{key[0]} {state}"] += 1
+        report.records[f"{kind} {state}"] += 1
         report.waiting += replayed.pending
     return report
 

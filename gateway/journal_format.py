@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import starmap
+from typing import NamedTuple
 
 from gateway.records import Anchor, Ballot, Call, MalformedRecord, Record, unpack_ballots
 from node.chain.domain import Domain
@@ -76,8 +78,7 @@ class Accepted:
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where on the chain a record is: block number and hash, and the hash of the transaction that carried it."""
 
     block_number: int
@@ -101,6 +102,7 @@ class Rejected:
     reason: str
 
 
+_BALLOT_TYPE = int(EntryType.BALLOT)  # an enumeration's member takes as long to find as the entry to pack
 Entry = Start | Accepted | Settled | Rejected
 
 
@@ -119,7 +121,7 @@ def encode_accepted(record: Record, received_at_ms: int) -> bytes:
     if isinstance(record, Ballot):
         packed = record.packed()
         election = record.election.to_bytes(32, "big")
-        return _BALLOT_ENTRY.pack(EntryType.BALLOT, _BALLOT.size + len(packed), election, received_at_ms) + packed
+        return _BALLOT_ENTRY.pack(_BALLOT_TYPE, _BALLOT.size + len(packed), election, received_at_ms) + packed
     if isinstance(record, Anchor):
         packed = _ANCHOR.pack(record.batch_id, record.merkle_root, record.leaf_count, received_at_ms)
         return _entry(EntryType.ANCHOR, packed + record.algorithm.encode())
@@ -127,9 +129,7 @@ def encode_accepted(record: Record, received_at_ms: int) -> bytes:
 
 
 def encode_settled(settled: Settled) -> bytes:
-    place = settled.place
-    packed = _PLACE.pack(place.block_number, place.block_hash, place.transaction_hash)
-    return _entry(EntryType.SETTLED, packed + b"".join(_SETTLED.pack(*item) for item in settled.items))
+    return _entry(EntryType.SETTLED, _PLACE.pack(*settled.place) + b"".join(starmap(_SETTLED.pack, settled.items)))
 
 
 def encode_rejected(rejected: Rejected) -> bytes:

@@ -146,7 +146,7 @@ class Sender:
     def stalled(self) -> bool:
         """Whether transactions wait and none has become final for long: many may wait, as long as it is their turn."""
         moved_s = asyncio.get_running_loop().time() - self._moved_at
-        return min(self.oldest_age_s(), moved_s) > STALLED_S
+        return moved_s > STALLED_S and self.oldest_age_s() > STALLED_S  # asked for each record: seldom both
 
     def submit(self, parcel: Parcel) -> None:
         """Sign a parcel under the next nonce and send it to every validator. `has_room` must hold."""

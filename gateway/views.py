@@ -19,25 +19,23 @@ UNKNOWN = (
     "No ballot of this election stands under this id. One that was equal to its voter's first ballot and came under "
     "another id stands under the first one's: sent again, it is answered with that record."
 )
+_NOWHERE = dict.fromkeys(("transaction_hash", "block_number", "block_hash", "ballot_index"))
 _SEALED_ONLY = 2
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 
 
 def record_shown(record: object, place: Place | None, index: int) -> dict[str, Any]:
     """Where a ballot is, without what it says."""
-    shown: dict[str, Any] = {
-        "record_id": "0x" + record.record_id.hex() if isinstance(record, Ballot) else None,
-        "transaction_hash": None,
-        "block_number": None,
-        "block_hash": None,
-        "ballot_index": None,
+    record_id = "0x" + record.record_id.hex() if isinstance(record, Ballot) else None
+    if place is None:
+        return {"record_id": record_id, **_NOWHERE}
+    return {
+        "record_id": record_id,
+        "transaction_hash": "0x" + place.transaction_hash.hex(),
+        "block_number": place.block_number,
+        "block_hash": "0x" + place.block_hash.hex(),
+        "ballot_index": index,
     }
-    if place is not None:
-        shown["transaction_hash"] = "0x" + place.transaction_hash.hex()
-        shown["block_number"] = place.block_number
-        shown["block_hash"] = "0x" + place.block_hash.hex()
-        shown["ballot_index"] = index
-    return shown
 
 
 def taken(item: Item, election: int, transaction_id: str) -> dict[str, Any]:

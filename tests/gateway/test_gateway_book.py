@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.book import TICK_S, Item, wait_for_ends
+from gateway.book import TICK_S, Book, Item, wait_for_ends
 from gateway.journal_format import Place
 from tests.gateway.conftest import make_ballot
 
@@ -61,6 +61,19 @@ async def test_a_wait_without_end_ends_with_the_record() -> None:
     end(item)
     async with asyncio.timeout(SLACK_S):
         await waiting
+
+
+def test_a_bounded_number_of_what_is_done_is_remembered_and_what_took_its_place_with_it() -> None:
+    book, (refused, again, *others) = Book(recent_max=2), [Item(make_ballot(n), n) for n in (0, 0, 1, 2, 3)]
+    refused.reason = "no"
+    book.add(refused)
+    for item in (again, *others):
+        book.add(item)
+    book.done(others)
+    nullifiers = [item.record.nullifier for item in (again, *others)]  # type: ignore[union-attr]
+    assert [book.ballot(nullifier) for nullifier in nullifiers] == [again, None, *others[1:]]
+    assert [book.ballot_by_record_id(make_ballot(n).record_id) for n in range(4)] == [again, None, *others[1:]]
+    assert book.pending_count == book.pending_ballots(1) == 1
 
 
 def test_each_event_loop_has_deadlines_of_its_own() -> None:

@@ -56,7 +56,7 @@ async def test_a_newcomer_does_not_wait_behind_a_whole_block_of_answers() -> Non
     callers = [asyncio.create_task(caller(number)) for number in range(len(items))]
     waker = asyncio.create_task(delivery._wake_callers())
     await until(lambda: all(item.waiters for item in items), "all wait")
-    delivery._settle(Place(1, bytes(32), bytes(32)), [(item, Outcome.ACCEPTED, n) for n, item in enumerate(items)])
+    delivery._settle(Place(1, bytes(32), bytes(32)), items, Outcome.ACCEPTED, 0)
     for _ in range(5):  # as often as a handler gives way
         await asyncio.sleep(0)
     assert len(done) <= 5 * WOKEN_AT_ONCE
@@ -113,7 +113,7 @@ def test_what_waits_is_counted_by_election() -> None:
         book.add(item)
     assert [book.pending_ballots(n) for n in range(4)] == [3, 3, 3, 0]
     items[0].reason = "no"
-    book.done(items[0])
+    book.done([items[0]])
     book.remove(items[3])
     assert [book.pending_ballots(n) for n in range(3)] == [1, 3, 3]
     assert book.pending_count == 7

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from tests.gateway.gateway_network import Network
 FOLDERS = (Path("/journal"), Path("/spool"))
 PLACE = Place(7, b"\x07" * 32, b"\x08" * 32)
 OWN = make_ballot(1)
-STANDING = replace(OWN, record_id=b"\x55" * 32)
+STANDING = OWN._replace(record_id=b"\x55" * 32)
 
 
 async def test_a_restart_remembers_which_record_stands(network: Network) -> None:
@@ -68,7 +67,7 @@ async def settle_as_standing(disk: FragileDisk) -> Durability:
     await durability.accept(item).wait()
     book.stands_as(item, STANDING)
     item.outcome, item.index, item.place = Outcome.REPEATED, 3, PLACE
-    book.done(item)
+    book.done([item])
     durability.settle(PLACE, [item])
     await durability.stop()
     return durability

@@ -121,7 +121,9 @@ async def test_one_who_names_another_block_is_no_witness(network: Network) -> No
         network.fronts[1].tamper = lie
         query["transaction_id"] = "nobody's"
         assert (await api.get("/api/votes/transaction-status", **query)).status_code == 503, "one witness is no quorum"
-        gateway.book.remove(gateway.book.by_transaction(bytes.fromhex(record["transaction_hash"][2:]))[0])
+        item = gateway.book.ballot_by_record_id(bytes.fromhex(record["record_id"][2:]))
+        assert item is not None
+        gateway.book.remove(item)
         found = await api.get("/api/votes/transaction-status", election_id=1, transaction_id="ann's")
         assert found.json()["status"] == "confirmed", "who can show it is enough"
 
