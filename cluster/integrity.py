@@ -190,7 +190,5 @@ def _compare(stored: LevelDB, anew: LevelDB, verdict: Verdict, advance: Advance)
 
 
 def _shown(key: bytes) -> str:
-    by_height = (
-        keyspace.BLOCK, keyspace.CERTIFICATE, keyspace.RECEIPTS, keyspace.VALIDATORS, keyspace.RECENT_IDS,
-    )  # fmt: skip
+    by_height = (keyspace.BLOCK, keyspace.CERTIFICATE, keyspace.RECEIPTS, keyspace.VALIDATORS)
     return f"height {int.from_bytes(key[1:], 'big')}" if key[:1] in by_height else f"key 0x{key[1:].hex()}"

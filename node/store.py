@@ -23,7 +23,6 @@ KEY_CLASSES = {
     "state": keyspace.TRIE_NODE,
     "code": keyspace.CODE,
     "records": keyspace.RECORD,
-    "recent_ids": keyspace.RECENT_IDS,
     "id_runs": keyspace.ID_RUN,
     "blocks": keyspace.BLOCK,
     "block_hashes": keyspace.HEIGHT,
@@ -39,9 +38,10 @@ KEY_CLASSES = {
 _HEAD = keyspace.META + b"head"
 _GENESIS = keyspace.META + b"genesis"
 _FORMAT = keyspace.META + b"format"
-FORMAT_VERSION = 4  # of everything in the database; raised by whoever changes what a stored value means
+FORMAT_VERSION = 5  # of everything in the database; raised by whoever changes what a stored value means
 """1: a ballot's flat record repeated its content; since 2 it says where in the block that stands. 2: with blooms in the
-stored receipts. 3: every id was a key, and a ballot's place in its block stood at its nullifier."""
+stored receipts. 3: every id was a key, and a ballot's place in its block stood at its nullifier. 4: the index held
+every id once more, and leaf hashes stood apart from their entries."""
 _HEADER_PREFIX_BYTES = 1 + 3 + HEADER_BYTES_MAX  # array of three, then bytes of at most 65,535
 
 

@@ -15,6 +15,7 @@ from cluster.disks import read_disk
 from cluster.faults import KINDS, Fault, draw_plan, parse_kinds
 from cluster.history import Ballot
 from cluster.network import ClusterError, Network, Ports, local_network
+from node.chain import keyspace
 from node.chain.contracts.elections import ABI
 from tests.cluster.disk_chain import ELECTION, Chain, number
 
@@ -85,9 +86,10 @@ def test_what_is_wrong_on_a_disk_is_told(tmp_path: Path) -> None:
     locked = read_disk("validator-1", chain.folder, chain.genesis, ELECTION)
     assert "another process uses" in locked.faults[0]
     # An entry of the flat log that says another place in the block; the block's place by its hash, gone.
-    ((key, page),) = [pair for pair in chain.database.scan(b"l", b"m") if pair[1].startswith(number(1) + number(11))]
-    assert page[75] != 1
-    chain.database.write({key: page[:75] + b"\x01" + page[76:], b"h" + chain.ledger.head.hash: number(1)[-8:]})
+    records = chain.database.scan(keyspace.RECORD, b"\xff")
+    ((key, row),) = [pair for pair in records if pair[1].startswith(number(1) + number(11))]
+    assert row[75] != 1
+    chain.database.write({key: row[:75] + b"\x01" + row[76:], b"h" + chain.ledger.head.hash: number(1)[-8:]})
     chain.database.close()
     faults = "\n".join(read_disk("validator-1", chain.folder, chain.genesis, ELECTION).faults)
     assert "ballot 0 is not in the log as in block 2" in faults

@@ -123,10 +123,10 @@ def _another_record(database: LevelDB) -> dict[bytes, bytes]:
 
 
 def _another_id(database: LevelDB) -> dict[bytes, bytes]:
-    """A nullifier in the index is not the one that was used."""
-    value = database.get(_at(keyspace.RECENT_IDS, 3)) or b""
-    assert number(2) in value
-    return {_at(keyspace.RECENT_IDS, 3): value.replace(number(2), number(4))}
+    """The index does not know of the last ballot."""
+    key = keyspace.META + b"index"
+    value = database.get(key) or b""
+    return {key: value[:-1] + bytes((value[-1] - 1,))}
 
 
 def _more_than_the_blocks_make(_database: LevelDB) -> dict[bytes, bytes]:
@@ -144,7 +144,7 @@ def _a_lower_head(_database: LevelDB) -> dict[bytes, bytes]:
         (_another_ballot, "block 3:"),
         (_another_sender, "blocks: height 3 is not what the blocks make"),
         (_another_record, "records: key 0x"),
-        (_another_id, "recent_ids: height 3 is not what the blocks make"),
+        (_another_id, "meta: key 0x696e646578 is not what the blocks make"),
         (_more_than_the_blocks_make, "is stored, and no block makes it"),
         (_a_lower_head, "is stored, and no block makes it"),
     ],

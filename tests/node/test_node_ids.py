@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from node.chain import execution
+from node.chain import execution, keyspace
 from node.chain.contracts import anchors
 from node.chain.contracts.addresses import ANCHORS, ELECTIONS
 from node.chain.contracts.ballots import Outcome, pack_record
@@ -148,7 +148,7 @@ def test_no_id_is_used_twice(tmp_path: Path, genesis: Genesis, seed: int) -> Non
             ballot = (id_, random.choice(life.pool), 0)
             assert life.call(height + 2, ELECTIONS, cast_of(ballot)) == (then.judge(ballot) is Outcome.ACCEPTED)
             assert life.call(height + 2, ANCHORS, anchor_of(id_)) == (id_ not in anchored_then)
-    assert len(list(life.database.scan(b"s", b"t"))) > 3, "several runs were made"
+    assert len(list(life.database.scan(keyspace.ID_RUN, keyspace.BLOCK))) > 3, "several runs were made"
     assert _same_as_in_one_go(life, tmp_path / "again")
     life.database.close()
 

@@ -184,7 +184,7 @@ def test_a_second_process_gets_a_clear_error(open_database: OpenDatabase, tmp_pa
 def test_a_head_without_its_block_is_our_own_fault(genesis: Genesis) -> None:
     class Torn(dict[bytes, bytes]):
         def write(self, puts: Mapping[bytes, bytes]) -> None:
-            self.update({key: value for key, value in puts.items() if not key.startswith(b"b")})
+            self.update({key: value for key, value in puts.items() if not key.startswith(keyspace.BLOCK)})
 
         def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> object:
             return iter(())

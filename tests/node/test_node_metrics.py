@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from node.chain import keyspace
 from node.chain.contracts import elections
 from node.chain.contracts.addresses import ELECTIONS
 from node.chain.contracts.ballots import pack_record
@@ -118,7 +119,7 @@ async def test_a_page_has_all_there_is_to_say(tmp_path: Path) -> None:
     node = LoneNode()
     head = node.chain.head
     database = LevelDB(tmp_path / "chain")
-    database.write({b"b" + bytes(8): bytes(1000)})
+    database.write({keyspace.BLOCK + bytes(8): bytes(1000)})
     peer = PeerInfo(RPC_KEYS[1].address, "x", "127.0.0.1:1", "out", 0, 0, 1, 10, 20, 3)
     metrics = NodeMetrics()
     metrics._ballots += Counter(accepted=3)

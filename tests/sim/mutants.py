@@ -138,7 +138,7 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
         Change("node.ledger:Ledger.advance", "self._index.add(block.number)", "pass"),
     ),
     "what is in no run of the index is forgotten at a restart": (
-        Change(f"{INDEX}.__init__", 'self._keep(int.from_bytes(key[1:], "big"), block, pairs)', "del block, pairs"),
+        Change(f"{INDEX}.__init__", "self._keep(pairs, _sorted(pairs))", "del pairs"),
     ),
     "a run of the index is not written": (Change(f"{INDEX}.pack", "writes |= self._run()", "pass"),),
     "a run whose filter is not there yet is not searched": (
@@ -146,11 +146,11 @@ MUTANTS: dict[str, tuple[Change, ...]] = {
     ),
     "runs of the index are made anew after a restart": (
         Change(
-            f"{INDEX}.__init__", 'self._runs = int.from_bytes(state[:4], "big")', "state, self._runs = bytes(12), 0"
+            f"{INDEX}.__init__", 'self._runs = int.from_bytes(state[:4], "big")', "state, self._runs = bytes(4), 0"
         ),
     ),
     "the block behind a run of the index is forgotten at a restart": (
-        Change(f"{INDEX}.pack", '+ height.to_bytes(8, "big")', '+ (height + 1).to_bytes(8, "big")'),
+        Change(f"{INDEX}.pack", "+ _pack(spans)", "+ _pack({} if is_run_due else spans)"),
     ),
     "runs of the index are longer on a node that was started again": (
         Change(f"{INDEX}.__init__", "self._groups = [", "self._run_keys += self._runs > 0; self._groups = ["),

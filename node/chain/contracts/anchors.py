@@ -33,7 +33,6 @@ _ITEM_GAS = 2_000
 _ARGUMENTS = 4
 _OFFSET = (96).to_bytes(32, "big")  # of the algorithm in the event's data, behind three words
 _BY_BATCH_ID = flatlog.id_prefix(ANCHORS_LOG)
-_ENTRY_BYTES = 32 + 6 + 32 + 8 + 1 + ALGORITHM_BYTES_MAX
 
 ABI = load_abi("Anchors")
 _TOPIC = ABI.events["Anchored"].id
@@ -74,7 +73,7 @@ def anchor_of(state: State, batch_id: bytes) -> Anchor | None:
 
 def anchor_at(state: State, index: int) -> Anchor:
     """The anchor at an index below the log's size. Raises LedgerError when it is missing."""
-    entry = flatlog.entry_at(state, ANCHORS_LOG, index, _ENTRY_BYTES)
+    entry = flatlog.entry_at(state, ANCHORS_LOG, index)
     number, leaf_count = int.from_bytes(entry[32:38], "big"), int.from_bytes(entry[70:78], "big")
     return index, entry[:32], entry[38:70], leaf_count, entry[79 : 79 + entry[78]].decode(), number
 
@@ -98,7 +97,7 @@ def _anchor(call: Call) -> bytes:
     standing = flatlog.index_of(state, ANCHORS_LOG, batch_id, index)
     if standing is not None:
         here = standing - appended.first_index
-        entry = appended.entries[here] if here >= 0 else flatlog.entry_at(state, ANCHORS_LOG, standing, _ENTRY_BYTES)
+        entry = appended.entries[here] if here >= 0 else flatlog.entry_at(state, ANCHORS_LOG, standing)
         raise ABI.revert("AnchorExists", batch_id, entry[38:70])
     state.set_record(_BY_BATCH_ID + batch_id, index.to_bytes(flatlog.INDEX_BYTES, "big"))
     state.set_storage(ANCHORS, SIZE_SLOT, index + 1)
@@ -107,7 +106,7 @@ def _anchor(call: Call) -> bytes:
     call.event_logs.append(EventLog(ANCHORS, (_TOPIC, batch_id, index.to_bytes(32, "big")), words + padded))
     block.appended[ANCHORS_LOG] = appended
     body = block.number.to_bytes(6, "big") + merkle_root + leaf_count.to_bytes(8, "big") + bytes((len(algorithm),))
-    appended.entries.append(batch_id + body + algorithm.ljust(ALGORITHM_BYTES_MAX, b"\0"))
+    appended.entries.append((batch_id + body + algorithm).ljust(flatlog.ANCHOR_ENTRY_BYTES, b"\0"))
     record = leaf(block.domain, batch_id, merkle_root, leaf_count, algorithm)
     appended.leaf_hashes.append(sha256(b"\0" + record).digest())
     return b""

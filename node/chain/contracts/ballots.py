@@ -58,7 +58,6 @@ _VIEW_GAS = 5_000
 _ITEM_GAS = 2_000
 _BATCH_ARGUMENTS = 2
 _CAST_ARGUMENTS = 5
-_ENTRY_BYTES = 32 + 32 + INDEX_BYTES + 3 + 3
 _TOPIC = ABI.events["BallotsCast"].id
 
 Ballot = tuple[int, bytes, bytes, int, bytes, int]  # as the ABI's struct
@@ -135,7 +134,7 @@ def ballot_by_nullifier(state: State, election: Election, nullifier: bytes) -> B
 
 def ballot_at(state: State, election: Election, index: int) -> Ballot:
     """The ballot at an index below the log's size. Raises LedgerError when it is missing."""
-    entry = flatlog.entry_at(state, election.number, index, _ENTRY_BYTES)
+    entry = flatlog.entry_at(state, election.number, index)
     number = int.from_bytes(entry[64:70], "big")
     record = _packed_record(state, number, int.from_bytes(entry[70:73], "big"), int.from_bytes(entry[73:76], "big"))
     return index, entry[:32], entry[32:64], record[64], record[RECORD_HEAD_BYTES:], number
@@ -270,7 +269,7 @@ class _Box:
             here = index - appended.first_index
             return appended.entries[here], appended.leaf_hashes[here]
         return (
-            flatlog.entry_at(self._state, log, index, _ENTRY_BYTES),
+            flatlog.entry_at(self._state, log, index),
             flatlog.node_reader(self._state, log)(0, index),
         )
 
