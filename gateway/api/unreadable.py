@@ -7,12 +7,15 @@ from aiohttp import web
 from gateway.api.common import problem_answer
 from gateway.problems import Problem
 from serving.logs import REQUEST_ID_HEADER, new_request_id
+from serving.straight import StraightHandler
 
 log = logging.getLogger(__name__)
 
 
-class RequestHandler(web.RequestHandler):
-    """aiohttp's handler of one connection, but for its answer to requests that cannot be read."""
+class RequestHandler(StraightHandler):
+    """The handler of one connection, but for its answer to requests that cannot be read."""
+
+    __slots__ = ()
 
     def handle_error(
         self,
@@ -32,8 +35,3 @@ class RequestHandler(web.RequestHandler):
         response.headers[REQUEST_ID_HEADER] = request_id
         response.force_close()
         return response
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Go on reading where it was paused; where it was not, as with each small body, nothing is parsed anew."""
-        if self._reading_paused:
-            super().resume_reading(resume_parser)

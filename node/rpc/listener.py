@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 import orjson
 from aiohttp import WSCloseCode, hdrs, web
@@ -14,6 +15,7 @@ from node.rpc.jsonrpc import RpcError
 from node.rpc.limits import Limits
 from node.rpc.methods import Method, methods_of
 from node.rpc.ports import NodePort
+from node.rpc.straight import Straight
 from node.rpc.token import SCHEME, BadToken, check_token
 from node.rpc.websocket import Connection
 from serving.connections import ConnectionGuard, stop_listening
@@ -21,13 +23,11 @@ from serving.distribution import Calls
 from serving.hosts import Hosts
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, read_request_id
 from serving.shortcut import shortcut
+from serving.straight import JSON, Handler, rest_of
 
-JSON = "application/json"
 SHUTDOWN_S = 0.5  # how long running calls may go on once the server stops; a long poll gains nothing from more
 LINGERING_S = 1.0  # how long the rest of a refused body is read, so that its sender sees the answer
 BACKLOG = 1_024
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Listener:
@@ -93,9 +93,10 @@ class Listener:
         assert runner.server is not None
         usual = runner.server.request_handler
         runner.server.request_handler = shortcut(app, hdrs.METH_POST, "/", usual, self._admit)
+        connection = runner.server if self._secret is not None else self._straight(runner.server)
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._guard.factory(runner.server), host, port, backlog=BACKLOG)
+            self._server = await loop.create_server(self._guard.factory(connection), host, port, backlog=BACKLOG)
         except OSError:
             await runner.cleanup()
             raise
@@ -103,6 +104,21 @@ class Listener:
         await self._guard.start()
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return bound_host, bound_port
+
+    def _straight(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
+        """What makes the handler of a connection."""
+        return partial(
+            Straight,
+            self._guard,
+            self._hosts,
+            self._dispatcher,
+            self._limits.body_bytes_max,
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # AppRunner hands it on, too: no line for each request
+            lingering_time=LINGERING_S,
+            keepalive_timeout=self._limits.idle_timeout_s,
+        )
 
     async def stop(self) -> None:
         """Stop listening and end what is running. Harmless when it never started."""
@@ -118,6 +134,8 @@ class Listener:
     async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer those who may speak to this listener; note when a request is under way."""
         REQUEST_ID.set(read_request_id(request.headers.get(REQUEST_ID_HEADER)))
+        if (rest := rest_of(request)) is not None:
+            handler = rest.handle
         connection = self._guard.begin(request)
         try:
             if not self._hosts.allow(request.headers.get(hdrs.HOST)):

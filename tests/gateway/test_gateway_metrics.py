@@ -11,7 +11,7 @@ from gateway.api.common import CALLS, GUARD
 from gateway.metrics import METRICS, fill
 from gateway.server import HttpServer, make_app
 from gateway.service import Gateway
-from node.rpc import listener
+from node.rpc import listener, straight
 from serving.logs import REQUEST_ID, read_request_id
 from serving.metrics import Page
 from tests.gateway.gateway_network import Caller, Network, until
@@ -85,7 +85,8 @@ async def test_a_request_id_goes_on_to_the_validators(
         asked.append(given or "")
         return real(given)
 
-    monkeypatch.setattr(listener, "read_request_id", noted)
+    for way in (listener, straight):
+        monkeypatch.setattr(way, "read_request_id", noted)
     async with network.gateway() as (_, caller):
         await caller.vote("anybody")
         answer = await caller.get("/api/votes/results", election_id=1, headers={"X-Request-Id": "mine-1"})

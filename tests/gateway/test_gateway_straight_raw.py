@@ -139,15 +139,15 @@ async def test_a_request_is_one_and_the_same_in_both_hands(
         raise Problem(409, "anchor-exists", "It stands.")
 
     idle: list[bool] = []
-    hand_over = Straight._hand_over
+    hand_over = Straight.hand_over
 
     def handed_over(self: Straight, *arguments: Any) -> None:
         hand_over(self, *arguments)
-        guard = self._counter.guard
+        guard = self.guard
         idle.append(guard._make_room(guard._connections))
 
     monkeypatch.setattr("gateway.api.anchors.take", refused)
-    monkeypatch.setattr(Straight, "_hand_over", handed_over)
+    monkeypatch.setattr(Straight, "hand_over", handed_over)
     async with network.gateway() as (gateway, _), all_at_once(gateway) as post:
         status, document = await post(ANCHOR, anchor_body(1))
         assert (status, document["code"]) == ("HTTP/1.1 409 Conflict", "anchor-exists")
@@ -158,7 +158,7 @@ async def test_a_request_is_one_and_the_same_in_both_hands(
 async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_it_is_handed_over(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hand_over, handed_over = Straight._hand_over, asyncio.Event()
+    hand_over, handed_over = Straight.hand_over, asyncio.Event()
 
     def at_the_end(self: Straight, *arguments: Any) -> None:
         assert self.transport is not None
@@ -170,7 +170,7 @@ async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_it_is_handed_ove
         raise Problem(409, "anchor-exists", "It stands.")
 
     monkeypatch.setattr("gateway.api.anchors.take", refused)
-    monkeypatch.setattr(Straight, "_hand_over", at_the_end)
+    monkeypatch.setattr(Straight, "hand_over", at_the_end)
     async with network.gateway() as (_, api):
         reader, writer = await opened(api)
         writer.write(body(anchor_body(1))(ANCHOR, "")[0])

@@ -8,6 +8,7 @@ import pytest
 
 from node.rpc.limits import Limits
 from node.rpc.server import Operators, RpcServer
+from node.rpc.straight import Straight
 from node.rpc.token import make_token
 from tests.rpc.rpc_harness import SECRET, Caller, LoneNode
 
@@ -58,3 +59,19 @@ async def operator(operators_url: str) -> AsyncIterator[Caller]:
     headers = {"Authorization": f"Bearer {make_token(SECRET, now_s=time.time() + 30)}"}
     async with httpx.AsyncClient(timeout=20, headers=headers) as client:
         yield Caller(client, operators_url)
+
+
+@pytest.fixture
+def straight(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The bodies that were taken where they arrived."""
+    bodies: list[bytes] = []
+    fitting = Straight._fitting
+
+    def noted(self: Straight, raw: bytes) -> bytes | None:
+        body = fitting(self, raw)
+        if body is not None:
+            bodies.append(body)
+        return body
+
+    monkeypatch.setattr(Straight, "_fitting", noted)
+    return bodies
