@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.lane import RESEND_S_MAX, Lane
@@ -53,7 +53,12 @@ STEPS = st.lists(
 )
 
 
+ROUND = [("post", 1), ("answer", None), ("wait", 2.0)]
+
+
 @given(STEPS)
+@example([("sign", 0), *ROUND, *ROUND, ("post", 1)])  # the second time it waits for twice as long
+@example([("sign", 0), *ROUND, *ROUND, ("fail", None), *ROUND, ("post", 1)])
 def test_what_is_due_is_what_a_look_at_everything_finds(steps: list[tuple[str, Any]]) -> None:
     lane: Lane[Sent] = Lane(RESEND_S)
     oracle = Oracle()
