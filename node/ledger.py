@@ -24,7 +24,7 @@ from node.rpc.ports import Statement as SignedView
 from node.store import Database, Store, block_writes
 
 EXECUTED_MAX = 8  # executed blocks kept for one height: one a round, rounds are few
-KNOWN_MAX = 8_192  # accounts, and as many slots, remembered for whoever asks for the state next
+KNOWN_MAX = 8_192  # accounts, and as many slots, remembered for who executes, or asks for the state, next
 RECENT_MAX = 64  # final blocks kept decoded, for those who follow the head
 RECENT_BYTES_MAX = 8 << 20  # of them as they are encoded; decoded, small transactions take ten times that
 
@@ -94,7 +94,7 @@ class Ledger:
             genesis=self.genesis,
             domain=self.domain,
             override=self.override.validators if self.override else None,
-            known=self._known,
+            known=self._values(),
         )
         self._remember(built.executed)
         return built
@@ -115,7 +115,7 @@ class Ledger:
                 domain=self.domain,
                 validators=self.next_validators,
                 override=self.override.validators if self.override else None,
-                known=self._known,
+                known=self._values(),
             )
             self._remember(executed)
         return executed
@@ -183,9 +183,13 @@ class Ledger:
 
     def state(self) -> State:
         """The state after the head. Changing it changes nothing but itself."""
-        if max(len(self._known.accounts), len(self._known.slots)) > KNOWN_MAX:
+        return State(self, self.head.state_root, self._values())
+
+    def _values(self) -> Values:
+        """What is known of that state; forgotten when it is too much, since it is copied from head to head."""
+        if max(map(len, self._known)) > KNOWN_MAX:
             self._known = Values({}, {})
-        return State(self, self.head.state_root, self._known)
+        return self._known
 
     def header(self, height: int) -> Header | None:
         """The final header at `height`."""

@@ -98,6 +98,19 @@ def test_of_the_state_no_more_is_remembered_than_may_be(
         assert len(ledger._known.accounts) <= 4
 
 
+def test_who_executes_a_chain_and_never_asks_for_its_state_remembers_no_more_either(
+    open_database: OpenDatabase, genesis: Genesis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.ledger.KNOWN_MAX", 10)
+    database = open_database()
+    ledger = Ledger(database, genesis)
+    for nonce in range(20):
+        extend(ledger, database, [transfer(nonce, to=bytes([nonce + 1]) * 20)])
+        assert len(ledger._known.accounts) <= 13  # a block adds sender, recipient and the contract that it reads
+    monkeypatch.setattr("node.ledger.KNOWN_MAX", 1000)
+    assert [ledger.state().balance(bytes([nonce + 1]) * 20) for nonce in range(20)] == [1] * 20
+
+
 def test_what_is_not_there_is_none(open_database: OpenDatabase, genesis: Genesis) -> None:
     ledger = Ledger(open_database(), genesis)
     assert ledger.block(1) is None
