@@ -12,6 +12,7 @@ is looked for in none of them 999 times of 1,000. They hash as Python does, by a
 choose ids that collide. They are not stored: after a start, a run whose filter is not there yet is searched.
 """
 
+from bisect import bisect
 from collections.abc import Collection, Iterator, Mapping
 from struct import Struct
 from typing import NamedTuple, Protocol
@@ -211,10 +212,8 @@ class RecordIndex:
         writes = {_spans_key(self._runs): _pack(self._spans)}
         at = 0
         while at < len(items):
-            page = items[at : at + PAGE_KEYS]
-            kind = page[0][:_KIND_BYTES]
-            if not page[-1].startswith(kind):
-                page = [item for item in page if item.startswith(kind)]
+            kind_ends = items[at][:_KIND_BYTES] + _BEHIND_ALL
+            page = items[at : bisect(items, kind_ends, at, min(at + PAGE_KEYS, len(items)))]
             writes[start + page[0][:-VALUE_BYTES]] = b"".join([item[-_ITEM_BYTES:] for item in page])
             at += len(page)
         return writes
