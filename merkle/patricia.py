@@ -1,4 +1,4 @@
-"""Ethereum's Merkle-Patricia trie (yellow paper, appendix D): bulk roots, batched updates, reads, proofs.
+"""Ethereum's Merkle-Patricia trie (yellow paper, appendix D): roots of lists, batched updates, reads, proofs.
 
 Nodes live with the caller, who hands in a function from a 32-byte hash to a node's bytes (or None),
 and stores what `update` returns. Keys are used as they are; Ethereum's "secure" tries hash them first.

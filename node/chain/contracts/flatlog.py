@@ -42,7 +42,7 @@ Get = Callable[[bytes], bytes | None]  # of a database, by a key of `node.chain.
 
 
 def id_prefix(log: int) -> bytes:
-    """What stands before an id in the key of its entry."""
+    """What stands before an id in the key of its index."""
     return _key(log, _ID)
 
 
