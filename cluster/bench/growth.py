@@ -81,12 +81,13 @@ async def _chunk(
     await asyncio.to_thread(probe.lap)  # what this chunk's is measured from
     began_s = time.perf_counter()
     await filler.send(requests, follower)
-    after = machine.snapshot(pids)
+    ended_s = time.perf_counter()
     speed = await asyncio.to_thread(probe.lap)
+    after = machine.snapshot(pids)
     cpu_s = sum(after.taken[name].cpu_s - before.taken[name].cpu_s for name in pids)
     return {
         "ballots": filler.count,
-        "seconds": after.at_s - began_s,
+        "seconds": ended_s - began_s,
         "us_a_ballot": cpu_s / len(pids) / count * 1e6,
         "probe_ms": speed.mean_ms,
         "resident_bytes": max(after.taken[name].resident_bytes for name in pids),
