@@ -31,11 +31,12 @@ class SpeedProbe:
     def __init__(self) -> None:
         self.speed = Speed(0.0, 0.0)
         context = multiprocessing.get_context("spawn")
-        self._ours, theirs = context.Pipe()
-        self._process = context.Process(target=_sample, args=(theirs,), daemon=True)
+        self._ours, self._theirs = context.Pipe()
+        self._process = context.Process(target=_sample, args=(self._theirs,), daemon=True)
 
     def __enter__(self) -> "SpeedProbe":
         self._process.start()
+        self._theirs.close()  # it has its own: one that died is an EOFError then, and no wait without end
         return self
 
     def __exit__(self, *_: object) -> None:
