@@ -1,7 +1,6 @@
 """The bodies that callers send, as pydantic models: they validate, and later generate the API's documentation."""
 
 import re
-import uuid
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -55,12 +54,15 @@ TextId = Annotated[str, BeforeValidator(_text_id, json_schema_input_type=_TextId
 def parse_batch_id(text: str) -> bytes:
     """The batch id that a UUID's text stands for: the 16 bytes of the UUID and 16 zeros. Raises ValueError."""
     digits = text.replace("-", "")
+    if len(digits) != 32:  # almost all are written without these
+        digits = text.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "")
     try:
-        if len(digits) == 32 and len(found := bytes.fromhex(digits)) == 16:  # as almost all are written
-            return found + _ZEROS
-        return uuid.UUID(text).bytes + _ZEROS
+        found = bytes.fromhex(digits)
     except ValueError:
         raise ValueError("expected a UUID") from None
+    if (len(digits), len(found)) != (32, 16):  # spaces between digits are passed over
+        raise ValueError("expected a UUID")
+    return found + _ZEROS
 
 
 def show_batch_id(batch_id: bytes) -> str:

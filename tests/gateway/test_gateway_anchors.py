@@ -41,7 +41,13 @@ def test_a_batch_id_is_read_in_each_form_that_the_library_reads(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0" * 31, "0" * 33, "0" * 31 + "g", "0" * 30 + " 0", " " + "0" * 32, "0" * 30 + "_0"]
+    "text",
+    [
+        *("", "0" * 31, "0" * 33, "0" * 31 + "g", "0" * 30 + " 0", " " + "0" * 32, "0" * 30 + "_0"),
+        # What the library takes for a number of fewer digits.
+        *("  " + "1" * 30, "1" * 30 + "  ", "0x" + "1" * 30, "{0x" + "1" * 30 + "}", "urn:uuid:" + "1" * 31 + "\n"),
+        *("{" + "1" * 30 + "_1}", "urn:uuid:" + "\uff11" * 32, "\uff11" * 32),
+    ],
 )
 def test_what_is_no_batch_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a UUID"):
