@@ -204,9 +204,11 @@ class Durability:
         renamed = [item for _, items in group.settled for item in items if item.others]
         for items, entries in _chunks(renamed):
             _write_accepted(journal, items, entries, (), [item.sequence for item in items])
-        *chunks, last = [*_chunks(group.accepted)] or [((), ())]
-        for chunk in chunks:
-            _write_accepted(journal, *chunk)
+        last: tuple[Sequence[Item], Sequence[bytes]] = ((), ())
+        for chunk in _chunks(group.accepted):  # one at a time: encoded, a group takes as much memory again
+            if last[0]:
+                _write_accepted(journal, *last)
+            last = chunk
         ends: list[bytes] = []
         done: list[int] = []
         size = 0

@@ -15,7 +15,7 @@ from gateway.book import Item, NotDurable
 from gateway.durability import Durability, Storage
 from gateway.journal import Journal
 from gateway.journal_format import Place
-from gateway.records import Ballot
+from gateway.records import Ballot, Record
 from node.chain.contracts.ballots import Outcome
 from tests.gateway.conftest import DOMAIN, FragileDisk, PowerLoss, make_ballot
 
@@ -115,6 +115,30 @@ async def test_more_ends_than_fit_a_frame_go_into_several(monkeypatch: pytest.Mo
     assert [number for number, item in found.items() if item.pending] == [39, 40]
     assert all(found[number].index == number for number in range(20))
     assert {found[number].reason for number in range(20, 39)} == {"no " * 30}
+
+
+async def test_a_group_is_not_encoded_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that may wait may be in one group, behind a slow disk: its bytes are not to be there twice."""
+    encode, write = module.encode_accepted, Journal.write
+    counts, most = {"encoded": 0, "written": 0}, [0]
+
+    def encoded(record: Record, received_at_ms: int) -> bytes:
+        counts["encoded"] += 1
+        most.append(counts["encoded"] - counts["written"])
+        return encode(record, received_at_ms)
+
+    def written(self: Journal, entries: Sequence[bytes], *, accepted: int, settled: Sequence[int]) -> None:
+        write(self, entries, accepted=accepted, settled=settled)
+        counts["written"] += accepted
+
+    durability = open_on(FragileDisk(), [])
+    await durability.start()
+    monkeypatch.setattr(module, "GROUP_BYTES_MAX", 1)  # a frame for each record
+    monkeypatch.setattr(module, "encode_accepted", encoded)
+    monkeypatch.setattr(Journal, "write", written)
+    assert len(await accept(durability, range(20))) == 20
+    assert max(most) == 2
+    await durability.stop()
 
 
 async def test_a_failing_journal_moves_all_that_is_not_final_to_the_spool_and_back(
