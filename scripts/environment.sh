@@ -23,12 +23,6 @@ case $kind in
     *) fail "environment.sh takes 'runtime' or 'dev', not '$kind'" ;;
 esac
 
-# A link leads to the environment of another tree: it serves as it is, since making it anew here would delete it there.
-if [ -L "$venv" ]; then
-    [ -x "$venv/bin/python" ] || fail "$venv is a link to what is no environment"
-    exit 0
-fi
-
 # What .venv was made from. The path is part of it: a virtual environment that was moved does not work.
 fingerprint() {
     printf '%s %s %s\n' "$1" "$(cksum < "$1")" "$(cksum < "$0")"
@@ -36,6 +30,13 @@ fingerprint() {
 wanted=$(fingerprint "$lock")
 dev=$(fingerprint "$root/requirements-dev.lock")
 stamp=$(cat "$venv/.psephos" 2>/dev/null || true)
+
+# A link to what was not made for this tree: it serves as it is (its `psephos` is that tree's), since making it anew
+# here would delete it there.
+if [ -L "$venv" ] && [ "${stamp#"$root"/}" = "$stamp" ]; then
+    [ -x "$venv/bin/python" ] || fail "$venv is a link to what is no environment"
+    exit 0
+fi
 if [ -x "$venv/bin/python" ] && { [ "$stamp" = "$wanted" ] || [ "$stamp" = "$dev" ]; }; then
     exit 0
 fi
@@ -68,7 +69,7 @@ if ! "$venv/bin/python" -c "$supported" 2>/dev/null || ! "$venv/bin/python" -m p
     printf 'psephos: making .venv with %s (%s)\n' "$python" "$("$python" -c "$version")"
     "$python" -m venv --clear "$venv" || fail "$python could not make $venv: see the message above."
 fi
-rm -f "$venv/.psephos"
+printf '%s/ is not done\n' "$root" > "$venv/.psephos"
 
 only_binary='--only-binary=:all:'
 [ "${PSEPHOS_ALLOW_BUILD:-}" = 1 ] && only_binary=''

@@ -100,3 +100,16 @@ def test_a_link_to_the_environment_of_another_tree_is_left_alone(checkout: Path,
     done = run(checkout, sys.executable)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert python.is_symlink()
+
+
+def test_an_environment_of_this_tree_that_lies_elsewhere_is_kept_up_to_date(checkout: Path, tmp_path: Path) -> None:
+    assert run(checkout, sys.executable).returncode == 0
+    elsewhere = (checkout / ".venv").rename(tmp_path / "elsewhere")
+    (checkout / ".venv").symlink_to(elsewhere)
+    assert run(checkout, sys.executable).stdout == ""
+    (checkout / "requirements.lock").write_text(f"six==1.16.0 --hash=sha256:{'0' * 64}\n")
+    assert [run(checkout, sys.executable).returncode for _ in range(2)] == [1, 1], "half-made, it is not whole"
+    (checkout / "requirements.lock").write_text("# another\n")
+    done = run(checkout, sys.executable)
+    assert (done.returncode, done.stdout) == (0, "psephos: .venv is ready\n"), done.stderr
+    assert (checkout / ".venv").is_symlink()
