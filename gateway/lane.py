@@ -37,7 +37,7 @@ class Lane(Generic[F]):
         self._fresh: dict[F, None] = {}  # in the order in which they were signed
         # Nonces and hashes by when to send them again: the bytes of what is final by then are not to be kept.
         self._again: dict[float, list[tuple[int, bytes]]] = {}
-        self._times_s: list[float] = []  # the keys, a heap: all of a post have one
+        self._times_s: list[float] = []  # the keys, a heap: there are few, since most of a post have one
         self._intervals_s: dict[bytes, float] = {}  # of those that are sent again, by hash: there are few
 
     def put(self, sent: F) -> None:
@@ -87,10 +87,11 @@ class Lane(Generic[F]):
             transaction, interval_s = sent.transaction, pause_s
             if interval_s is None:
                 interval_s = self._intervals_s.get(transaction.hash, self._resend_s)
-            again = self._again.get(now_s + interval_s)
+            at_s = now_s + interval_s
+            again = self._again.get(at_s)
             if again is None:
-                again = self._again[now_s + interval_s] = []
-                heappush(self._times_s, now_s + interval_s)
+                again = self._again[at_s] = []
+                heappush(self._times_s, at_s)
             again.append((transaction.nonce, transaction.hash))
 
     def next_s(self, now_s: float) -> float:

@@ -284,17 +284,17 @@ class Sender:
         now = asyncio.get_running_loop().time()
         again: list[_Sent] = []
         for sent, answer in zip(due, answers, strict=True):
-            taken = not isinstance(answer, RpcError) or answer.message.startswith("already known")
-            if taken and not sent.taken:
+            refusal = answer if isinstance(answer, RpcError) and not answer.message.startswith("already known") else None
+            if refusal is None and not sent.taken:
                 sent.taken = True
                 for item in sent.parcel.items:
                     item.taken_by = item.taken_by or validator.node.node_id
             if self._in_flight.get(sent.transaction.nonce) is not sent:
                 continue  # final, or given up, meanwhile
-            if taken or not isinstance(answer, RpcError):
+            if refusal is None:
                 again.append(sent)
             else:
-                self._note_refusal(validator, sent, answer, now)
+                self._note_refusal(validator, sent, refusal, now)
         self._lanes[validator].sent_at(again, now)
 
     def _note_refusal(self, validator: Validator, sent: _Sent, refusal: RpcError, now: float) -> None:
