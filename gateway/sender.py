@@ -284,7 +284,8 @@ class Sender:
         now = asyncio.get_running_loop().time()
         again: list[_Sent] = []
         for sent, answer in zip(due, answers, strict=True):
-            refusal = answer if isinstance(answer, RpcError) and not answer.message.startswith("already known") else None
+            known = isinstance(answer, RpcError) and answer.message.startswith("already known")
+            refusal = answer if isinstance(answer, RpcError) and not known else None
             if refusal is None and not sent.taken:
                 sent.taken = True
                 for item in sent.parcel.items:
