@@ -80,12 +80,16 @@ class StraightHandler(web.RequestHandler):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._wake()
+        self._go_on()
 
-    def _wake(self) -> None:
-        """Let aiohttp serve what waits, once the answer before it was given, and read."""
+    def _go_on(self) -> None:
+        """Once an answer was given, and read: let aiohttp serve what waits, or end, where nothing more is taken."""
         waiter = self._waiter
-        if self._messages and self._at_hand is None and not self._paused and waiter is not None and not waiter.done():
+        if self._at_hand is not None or self._paused or waiter is None or waiter.done():
+            return
+        if self._close:
+            self.force_close()
+        elif self._messages:
             waiter.set_result(None)
 
     def _takes_first(self) -> bool:
@@ -165,10 +169,7 @@ class StraightHandler(web.RequestHandler):
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         if self._handler_waiter is not None:
             self._handler_waiter.set_result(None)
-        if self._close:
-            self.force_close()
-        else:
-            self._wake()
+        self._go_on()
 
     def hand_over(self, taken: Taken, rest: Handler) -> None:
         """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
@@ -184,8 +185,8 @@ class StraightHandler(web.RequestHandler):
                 self._handler_waiter.set_result(None)
 
     def close(self) -> None:
-        """Take no more requests; whoever waits for an answer still gets it, from aiohttp if need be."""
-        if self._at_hand is None:
+        """Take no more requests; whoever waits for an answer, or reads one, still gets it, from aiohttp if need be."""
+        if self._at_hand is None and not self._paused:
             super().close()
         else:
             self._close = True

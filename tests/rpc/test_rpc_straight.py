@@ -247,6 +247,29 @@ async def test_who_waits_while_the_node_stops_is_answered(
             one.close()
 
 
+@pytest.mark.parametrize("wait_ms", [0, 300])
+async def test_who_reads_a_long_answer_while_the_node_stops_gets_all_of_it(
+    straight: list[bytes], monkeypatch: pytest.MonkeyPatch, wait_ms: int
+) -> None:
+    monkeypatch.setattr("node.rpc.listener.SHUTDOWN_S", 10.0)
+    async with served() as server:
+        reader, writer = await opened(server)
+        writer.write(post(b"[" + b",".join([poll(wait_ms)] + [call("rpc.discover")] * 100) + b"]"))
+        await until(lambda: straight, "it is taken")
+        if not wait_ms:
+            guard = server._public._guard
+            await until(lambda: [one for one in guard._connections if one.paused_at], "its answer waits to be read")
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(1)
+        began_s = time.monotonic()
+        assert len((await answer_of(reader))[2]) == 101
+        assert await reader.read() == b""
+        await stopping
+        assert time.monotonic() - began_s < 6
+        assert len(straight) == 1
+        writer.close()
+
+
 async def test_who_has_its_answer_holds_nobody_up(straight: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.rpc.listener.SHUTDOWN_S", 10.0)
     async with served() as server:
