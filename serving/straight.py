@@ -148,6 +148,9 @@ class StraightHandler(web.RequestHandler):
     async def _done(self, taken: Taken, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except asyncio.CancelledError:  # of what it waited for, if not its own: nobody would answer any more
+            self.force_close()
+            raise
         except Exception as error:
             if self._at_hand is taken:
                 self.hand_over(taken, _raising(error))

@@ -329,6 +329,22 @@ async def test_a_mistake_of_ours_ends_one_connection_alone(
         writer.close()
 
 
+async def test_a_connection_ends_whose_call_is_given_up(straight: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by aiohttp: nobody would answer it any more."""
+
+    async def given_up(self: LoneNode, transactions: Any) -> Any:
+        raise asyncio.CancelledError  # as where what it waits for is
+
+    monkeypatch.setattr(LoneNode, "submit", given_up)
+    async with served() as server:
+        reader, writer = await opened(server)
+        writer.write(post(call("eth_sendRawTransaction", "0x" + SENT.raw.hex())))
+        assert await asyncio.wait_for(reader.read(), WITHIN_S) == b""
+        await until(lambda: not len(server._public._guard), "the connection is forgotten")
+        assert len(straight) == 1
+        writer.close()
+
+
 async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_its_call_fails(
     straight: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
