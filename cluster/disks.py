@@ -115,10 +115,10 @@ def _take_ballots(reading: _Reading, block: Block, receipts: tuple[Receipt, ...]
 
 def _check_log(reading: _Reading, head: Header) -> tuple[int, ...]:
     """Compare the election's flat log with the ballots of the blocks; returns the contract's tally."""
-    index = RecordIndex(reading.store.database)
-    for _ in index.fill():  # else each ballot would be looked for in every run; this finds damaged ones, too
+    ids = RecordIndex(reading.store.database)
+    for _ in ids.fill():  # else each ballot would be looked for in every run; this finds damaged ones, too
         pass
-    state = State(index, head.state_root)
+    state = State(ids, head.state_root)
     election = read_election(state, reading.election)
     if election is None:
         reading.fault(f"there is no election {reading.election}")

@@ -187,7 +187,7 @@ class Ledger:
 
     def _values(self) -> Values:
         """What is known of that state; forgotten when it is too much, since it is copied from head to head."""
-        if max(map(len, self._known)) > KNOWN_MAX:
+        if max(len(self._known.accounts), len(self._known.slots)) > KNOWN_MAX:
             self._known = Values({}, {})
         return self._known
 

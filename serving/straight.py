@@ -63,7 +63,7 @@ class StraightHandler(web.RequestHandler):
 
     def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Take a request of the usual form, and hold it until it is answered; where it is False, aiohttp serves it."""
-        return False
+        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter

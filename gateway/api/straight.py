@@ -160,8 +160,9 @@ class Straight(RequestHandler):
 def all_or_rest(request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
     """What answers a request: `problems` around its handler, or around what is left to do of it."""
     rest = rest_of(request)
-    if rest is None or not isinstance(rest.taken, _Request):
+    if rest is None:
         return problems(request, handler)
+    assert isinstance(rest.taken, _Request)  # nothing else is taken here
     return problems(request, rest.handle, rest.taken.began_s, rest.taken.request_id)
 
 

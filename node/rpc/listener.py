@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any
 
 import orjson
 from aiohttp import WSCloseCode, hdrs, web
@@ -82,18 +83,17 @@ class Listener:
         app = web.Application(client_max_size=self._limits.body_bytes_max, middlewares=[self._admit])
         app.add_routes(self.routes)
         app.on_shutdown.append(self._end_connections)
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=SHUTDOWN_S,
-            lingering_time=LINGERING_S,
-            keepalive_timeout=self._limits.idle_timeout_s,
-        )
+        settings: dict[str, Any] = {  # of a connection's handler, whichever it is
+            "access_log": None,  # no line for each request
+            "lingering_time": LINGERING_S,
+            "keepalive_timeout": self._limits.idle_timeout_s,
+        }
+        runner = web.AppRunner(app, shutdown_timeout=SHUTDOWN_S, **settings)
         await runner.setup()
         assert runner.server is not None
         usual = runner.server.request_handler
         runner.server.request_handler = shortcut(app, hdrs.METH_POST, "/", usual, self._admit)
-        connection = runner.server if self._secret is not None else self._straight(runner.server)
+        connection = runner.server if self._secret is not None else self._straight(runner.server, settings)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(self._guard.factory(connection), host, port, backlog=BACKLOG)
@@ -105,7 +105,7 @@ class Listener:
         bound_host, bound_port = self._server.sockets[0].getsockname()[:2]
         return bound_host, bound_port
 
-    def _straight(self, server: web.Server) -> Callable[[], asyncio.Protocol]:
+    def _straight(self, server: web.Server, settings: Mapping[str, Any]) -> Callable[[], asyncio.Protocol]:
         """What makes the handler of a connection."""
         return partial(
             Straight,
@@ -115,9 +115,7 @@ class Listener:
             self._limits.body_bytes_max,
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # AppRunner hands it on, too: no line for each request
-            lingering_time=LINGERING_S,
-            keepalive_timeout=self._limits.idle_timeout_s,
+            **settings,
         )
 
     async def stop(self) -> None:
@@ -166,6 +164,8 @@ class Listener:
                     body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return refusal(413, f"request body too large: at most {self._limits.body_bytes_max} bytes")
+        except ConnectionResetError:
+            return refusal(400, "the request did not arrive whole")  # its caller has gone: that is no mistake of ours
         except TimeoutError:
             return refusal(408, f"the request did not arrive within {self._limits.sender_timeout_s:g} s")
         answer = await self._dispatcher.answer(body)

@@ -14,7 +14,7 @@ from gateway import durability as module
 from gateway.book import Item, NotDurable
 from gateway.durability import Durability, Storage
 from gateway.journal import Journal
-from gateway.journal_format import Place
+from gateway.journal_format import Place, encode_accepted
 from gateway.records import Ballot, Record
 from node.chain.contracts.ballots import Outcome
 from tests.gateway.conftest import DOMAIN, FragileDisk, PowerLoss, make_ballot
@@ -119,7 +119,7 @@ async def test_more_ends_than_fit_a_frame_go_into_several(monkeypatch: pytest.Mo
 
 async def test_a_group_is_not_encoded_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that may wait may be in one group, behind a slow disk: its bytes are not to be there twice."""
-    encode, write = module.encode_accepted, Journal.write
+    encode, write = encode_accepted, Journal.write
     counts, most = {"encoded": 0, "written": 0}, [0]
 
     def encoded(record: Record, received_at_ms: int) -> bytes:

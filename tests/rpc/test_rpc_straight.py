@@ -75,6 +75,18 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_who_leaves_within_a_body_is_no_error_of_the_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as server:
+        _, writer = await opened(server)
+        writer.write(post()[:-1])
+        connections = server._public._guard._connections
+        await until(lambda: any(one.requests for one in connections), "aiohttp waits for the rest")
+        (connection,) = connections
+        writer.transport.abort()
+        await until(lambda: not connection.requests, "it was given up")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 # -- in order ----------------------------------------------------------------------------------------------------
 
 
