@@ -162,7 +162,8 @@ def all_or_rest(request: web.Request, handler: Handler) -> Awaitable[web.StreamR
     rest = rest_of(request)
     if rest is None:
         return problems(request, handler)
-    assert isinstance(rest.taken, _Request)  # nothing else is taken here
+    if not isinstance(rest.taken, _Request):
+        raise TypeError(f"a {type(rest.taken).__name__} was taken here, expected a request")
     return problems(request, rest.handle, rest.taken.began_s, rest.taken.request_id)
 
 
