@@ -8,6 +8,7 @@ futures, five objects, some sixty calls) is more than half of what a vote costs 
 import asyncio
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -61,9 +62,9 @@ class StraightHandler(web.RequestHandler):
         self._at_hand: Taken | None = None
         self.rest: Rest | None = None  # what is left to do of the request that aiohttp will now begin with
 
+    @abstractmethod
     def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
         """Take a request of the usual form, and hold it until it is answered; where it is False, aiohttp serves it."""
-        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         waiter = self._waiter
