@@ -40,6 +40,7 @@ _FALSE_POSITIVES = 0.001  # of every filter: 14 bits a key; more of a group's if
 _PAGES_A_SLICE = 8
 _ROWS_A_SLICE = 2
 _BEHIND_ALL = b"\xff" * KEY_BYTES
+_DAMAGED = "the database is damaged; move it away and start again: the node fetches the chain from its peers"
 
 
 class Database(Protocol):
@@ -101,9 +102,8 @@ class RecordIndex:
         self._blocks: list[bytes] = []  # the same as each block added it, sorted
         self._spans = _unpack(state[4:])  # where these stand
         self._packed: _Packed | None = None
-        for log, (first, end) in self._spans.items():
-            for pairs in flatlog.stored_ids(database.get, log, first, end):
-                self._keep(pairs, _sorted(pairs))
+        for pairs in self._stored_ids(self._spans):
+            self._keep(pairs, _sorted(pairs))
 
     def get(self, key: bytes) -> bytes | None:
         """The value of `key`: found in the index where it is an id's, as the database says otherwise."""
@@ -166,7 +166,8 @@ class RecordIndex:
                 if run.filter is not None:
                     return  # it came after the start, and so did all behind it
                 keys: list[bytes] = []
-                for count, found in enumerate(self._stored_ids(run)):
+                spans = _unpack(self._database.get(_spans_key(run.number)) or b"")
+                for count, found in enumerate(self._stored_ids(spans)):
                     if count % _ROWS_A_SLICE == 0:
                         yield
                     group.filter.update(found)
@@ -180,15 +181,17 @@ class RecordIndex:
                 if not keys or in_pages != len(keys):  # its ids would be taken for new ones
                     raise LedgerError(
                         f"run {run.number} of the index of ids, of {self._runs}, has {in_pages} ids, and its logs have "
-                        f"{len(keys)}: the database is damaged; move it away and start again: the node fetches the "
-                        "chain from its peers"
+                        f"{len(keys)}: {_DAMAGED}"
                     )
                 run.filter = _filter(keys)
                 group.unread_count -= 1
 
-    def _stored_ids(self, run: _Run) -> Iterator[dict[bytes, bytes]]:
-        for log, (first, end) in _unpack(self._database.get(_spans_key(run.number)) or b"").items():
-            yield from flatlog.stored_ids(self._database.get, log, first, end)
+    def _stored_ids(self, spans: Spans) -> Iterator[dict[bytes, bytes]]:
+        for log, (first, end) in spans.items():
+            try:
+                yield from flatlog.stored_ids(self._database.get, log, first, end)
+            except LedgerError as error:
+                raise LedgerError(f"{error}: {_DAMAGED}") from error
 
     def _append(self, run: _Run) -> None:
         group = self._groups[-1]
