@@ -5,7 +5,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from gateway.validators import NoValidator
 from serving.connections import ConnectionGuard
 from serving.distribution import Calls
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, new_request_id, read_request_id
+from serving.straight import Handler
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6}(?:\.\d{1,3})?)\"?\s*(?:$
 
 Body = TypeVar("Body")
 Model = TypeVar("Model", bound=BaseModel)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def answer(document: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

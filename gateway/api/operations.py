@@ -1,16 +1,14 @@
 """One entry for each call of the HTTP API: from it come the route, who may call it, and its documentation."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
 from pydantic import BaseModel
 
 from gateway.access import Need
 from gateway.answers import example_of
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from serving.straight import Handler
 
 
 @dataclass(frozen=True, slots=True)
