@@ -11,7 +11,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http import SERVER_SOFTWARE, HttpVersion11, RawRequestMessage
@@ -54,6 +54,7 @@ class StraightHandler(web.RequestHandler):
     """
 
     __slots__ = ("_at_hand", "_paths", "guard", "rest")
+    refusals: ClassVar[tuple[type[Exception], ...]] = (web.HTTPException,)  # all else is a mistake of ours
 
     def __init__(self, guard: ConnectionGuard, paths: Collection[str], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -140,7 +141,8 @@ class StraightHandler(web.RequestHandler):
     def hold(self, taken: Taken, work: Coroutine[Any, Any, None] | None = None) -> None:
         """Let what comes behind it wait until it is answered, or handed over; by `work`, in a task, if by nobody else.
 
-        Whatever `work` raises before it has answered is told in the usual way.
+        Whatever `work` raises before it has answered is told in the usual way; a mistake of ours is logged even if its
+        caller has gone. Where `work` is cancelled, the connection ends.
         """
         self._at_hand = taken
         if work is not None:
@@ -153,11 +155,11 @@ class StraightHandler(web.RequestHandler):
             self.force_close()
             raise
         except Exception as error:
-            if self._at_hand is taken:
-                self.hand_over(taken, _raising(error))
-            else:
+            if self._at_hand is not taken:
                 log.exception("a request failed")
                 self.force_close()
+            elif not self.hand_over(taken, _raising(error)) and not isinstance(error, self.refusals):
+                log.exception("a request failed, and its caller has gone")
 
     def answer(self, taken: Taken, status: int, body: bytes, headers: str = "") -> None:
         """Answer with JSON; `headers` are lines of one's own, each with its end."""
@@ -175,18 +177,22 @@ class StraightHandler(web.RequestHandler):
             self._handler_waiter.set_result(None)
         self._go_on()
 
-    def hand_over(self, taken: Taken, rest: Handler) -> None:
-        """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told."""
+    def hand_over(self, taken: Taken, rest: Handler) -> bool:
+        """Let aiohttp serve the rest: somebody is to be asked, or waited for, or a problem is to be told.
+
+        False where the caller has gone, and nothing is left to do.
+        """
         self._at_hand = None
         is_there = self.transport is not None and not self.transport.is_closing()
         if is_there and self._waiter is not None and not self._waiter.done():
             self.rest = Rest(rest, taken)
             self._messages.appendleft((taken.message, _refilled(b"", self)))
             self._waiter.set_result(None)
-        else:
-            self.guard.end(taken.connection)
-            if self._handler_waiter is not None:
-                self._handler_waiter.set_result(None)
+            return True
+        self.guard.end(taken.connection)
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        return False
 
     def close(self) -> None:
         """Take no more requests; whoever waits for an answer, or reads one, still gets it, from aiohttp if need be."""

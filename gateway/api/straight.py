@@ -16,7 +16,7 @@ from multidict import CIMultiDictProxy, istr
 
 from gateway.access import Need
 from gateway.api import anchors
-from gateway.api.common import CALLS, GATEWAY, GUARD, Handler, presented, problems, waiting_s
+from gateway.api.common import CALLS, GATEWAY, GUARD, presented, problems, waiting_s
 from gateway.api.pages import HOSTS, is_of_a_page
 from gateway.api.unreadable import RequestHandler
 from gateway.api.votes import shown_of, told
@@ -26,9 +26,10 @@ from gateway.plainvotes import Vote, read_plain_vote
 from gateway.problems import Problem
 from gateway.records import Anchor
 from gateway.service import Gateway
+from gateway.validators import NoValidator
 from serving.connections import ConnectionGuard
 from serving.logs import REQUEST_ID, REQUEST_ID_HEADER, new_request_id, read_request_id
-from serving.straight import Taken, rest_of
+from serving.straight import Handler, Taken, rest_of
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Straight(RequestHandler):
     """aiohttp's handler of one connection, but for votes and anchors of the usual form."""
 
     __slots__ = ("_counter",)
+    refusals = (*RequestHandler.refusals, Problem, NoValidator)
 
     def __init__(self, counter: Counter, *arguments: Any, **settings: Any) -> None:
         super().__init__(counter.guard, counter.paths, *arguments, **settings)

@@ -7,10 +7,9 @@ import gzip
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 import orjson
 import pytest
 
@@ -25,6 +24,7 @@ from tests.gateway.gateway_network import Caller, Network, until
 from tests.gateway.test_gateway_shortcut import ROUTED
 from tests.gateway.test_gateway_straight import answer_of, opened, request
 from tests.gateway.test_gateway_straight_anchors import body as anchor_body
+from tests.serving.straight_harness import exchanged, leaves
 
 BODY_BYTES_MAX = 1 << 17
 QUESTION = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -158,28 +158,17 @@ async def test_a_request_is_one_and_the_same_in_both_hands(
 async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_it_is_handed_over(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hand_over, handed_over = Straight.hand_over, asyncio.Event()
-
-    def at_the_end(self: Straight, *arguments: Any) -> None:
-        assert self.transport is not None
-        self.transport.abort()
-        hand_over(self, *arguments)
-        handed_over.set()
+    outcomes: list[Exception] = [Problem(409, "anchor-exists", "It stands."), ZeroDivisionError("a mistake of ours")]
 
     async def refused(*_: object) -> None:
-        raise Problem(409, "anchor-exists", "It stands.")
+        raise outcomes.pop(0)
 
     monkeypatch.setattr("gateway.api.anchors.take", refused)
-    monkeypatch.setattr(Straight, "hand_over", at_the_end)
-    async with network.gateway() as (_, api):
-        reader, writer = await opened(api)
-        writer.write(body(anchor_body(1))(ANCHOR, "")[0])
-        with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-        assert handed_over.is_set()
-        writer.close()
-    gc.collect()  # a task that failed says so when it is forgotten
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    for errors in ([], ["a request failed, and its caller has gone"]):
+        async with network.gateway() as (_, api):
+            await leaves(await opened(api), body(anchor_body(1))(ANCHOR, "")[0], monkeypatch)
+        gc.collect()  # a task that failed says so when it is forgotten
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == errors
 
 
 async def test_nothing_is_said_of_a_vote_before_it_is_durable(network: Network, straight: list[str]) -> None:
@@ -308,30 +297,13 @@ USUAL: dict[str, Form] = {
 }
 
 
-async def exchanged(url: httpx.URL, pieces: Iterable[bytes]) -> bytes:
-    """All that a connection says to these bytes, and to a question after the first answer."""
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    async with asyncio.timeout(10):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.02)  # that they arrive one by one
-        said = await reader.readuntil(b"\r\n\r\n")
-        if b"Connection: close" not in said:
-            writer.write(QUESTION)
-        with contextlib.suppress(ConnectionError):
-            said += await reader.read()
-    writer.close()
-    return said
-
-
 async def test_bytes_of_any_form_are_answered_the_same_both_ways(network: Network, straight: list[str]) -> None:
     async with network.gateway(limits=LimitsConfig(body_bytes_max=BODY_BYTES_MAX)) as (gateway, api):
         await api.vote("first")
-        url = httpx.URL(api.url)
         for name, made in (STRAIGHT | USUAL).items():
-            here = await exchanged(url, made(SUBMIT, f"{name}-x"))
-            there = (await exchanged(url, made(ROUTED, f"{name}-y"))).replace(ROUTED.encode(), SUBMIT.encode())
+            here = await exchanged(await opened(api), made(SUBMIT, f"{name}-x"), QUESTION)
+            there = await exchanged(await opened(api), made(ROUTED, f"{name}-y"), QUESTION)
+            there = there.replace(ROUTED.encode(), SUBMIT.encode())
             assert OWN.sub(b"?", here) == OWN.sub(b"?", there), name
             assert here.count(b"HTTP/1.") <= 2, here
         assert straight == [f"{name}-x" for name in STRAIGHT]

@@ -14,11 +14,11 @@ import pytest
 
 from node.rpc.limits import Limits
 from node.rpc.server import Operators, RpcServer
-from node.rpc.straight import Straight
 from node.rpc.token import make_token
 from serving.distribution import Calls
 from serving.logs import REQUEST_ID
 from tests.rpc.rpc_harness import ALICE, BOB, SECRET, LoneNode
+from tests.serving.straight_harness import leaves
 
 WITHIN_S = 20
 BODY_BYTES_MAX = 1 << 20
@@ -360,23 +360,9 @@ async def test_a_connection_ends_whose_call_is_given_up(straight: list[bytes], m
 async def test_nothing_is_left_to_do_for_a_caller_who_leaves_as_its_call_fails(
     straight: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hand_over, handed_over = Straight.hand_over, asyncio.Event()
-
-    def at_the_end(self: Straight, *arguments: Any) -> None:
-        assert self.transport is not None
-        self.transport.abort()
-        hand_over(self, *arguments)
-        handed_over.set()
-
-    monkeypatch.setattr(Straight, "hand_over", at_the_end)
     async with served() as server:
-        reader, writer = await opened(server)
-        writer.write(post(NOTICE))
-        with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-        assert handed_over.is_set()
+        await leaves(await opened(server), post(NOTICE), monkeypatch)
         await until(lambda: not len(server._public._guard), "the connection is forgotten")
-        writer.close()
     gc.collect()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

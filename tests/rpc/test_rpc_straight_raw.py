@@ -1,18 +1,15 @@
 """Whatever bytes come, in whatever pieces, are answered the same where they arrive as by way of aiohttp."""
 
-import asyncio
-import contextlib
 import gzip
 import re
-from collections.abc import Iterable
 
 import pytest
 
 from node.rpc.limits import Limits
-from node.rpc.server import RpcServer
 from node.rpc.straight import Straight
 from tests.rpc.rpc_harness import LoneNode
-from tests.rpc.test_rpc_straight import BODY_BYTES_MAX, NOTICE, SENT, WITHIN_S, call, opened, poll, post, served, until
+from tests.rpc.test_rpc_straight import BODY_BYTES_MAX, NOTICE, SENT, call, opened, poll, post, served, until
+from tests.serving.straight_harness import exchanged
 
 QUESTION = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 DATE = re.compile(rb"Date: [^\r]+")
@@ -91,23 +88,6 @@ USUAL: dict[str, Form] = {
 }
 
 
-async def exchanged(server: RpcServer, pieces: Iterable[bytes]) -> bytes:
-    """All that a connection says to these bytes, and to a question after the first answer."""
-    reader, writer = await opened(server)
-    async with asyncio.timeout(WITHIN_S):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0.02)  # that they arrive one by one
-        said = await reader.readuntil(b"\r\n\r\n")
-        if b"Connection: close" not in said:
-            writer.write(QUESTION)
-        with contextlib.suppress(ConnectionError):
-            said += await reader.read()
-    writer.close()
-    return said
-
-
 async def test_bytes_of_any_form_are_answered_the_same_both_ways(
     straight: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,12 +97,12 @@ async def test_bytes_of_any_form_are_answered_the_same_both_ways(
         taken, here_of = [], {}
         for name, pieces in (STRAIGHT | USUAL).items():
             straight.clear()
-            here = here_of[name] = await exchanged(server, pieces)
+            here = here_of[name] = await exchanged(await opened(server), pieces, QUESTION)
             if straight:
                 taken.append(name)
             with monkeypatch.context() as patched:
                 patched.setattr(Straight, "takes", lambda *_: False)
-                there = await exchanged(other, pieces)
+                there = await exchanged(await opened(other), pieces, QUESTION)
             assert DATE.sub(b"?", here) == DATE.sub(b"?", there), name
         assert taken == list(STRAIGHT)
         await until(lambda: not len(server._public._guard), "all connections are forgotten")
